@@ -1,0 +1,160 @@
+"""Compile once: programs ahead of time, kept by what they compute, with the seconds it took.
+
+A program is a plain function of this package plus static settings plus arrays. Its key is the function, the
+fingerprint of the settings, and the structure and shapes of the arrays: data are arguments and never constants, so a
+second fit of the same shapes compiles nothing. Compiled programs are called from many threads.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import numpy as np
+
+from bnn_zoo.engine.identity import fingerprint
+
+CAPACITY = 256
+
+Request = tuple[Callable, tuple, tuple]  # a function, its static settings, its arguments
+
+_programs: OrderedDict[Any, Any] = OrderedDict()
+_lock = threading.Lock()
+_tracing = threading.Lock()
+
+
+QUICK_TO_COMPILE = {"xla_backend_optimization_level": 0}
+_once: set[Callable] = set()
+
+
+def runs_once(function: Callable) -> Callable:
+    """Mark a program that a fit calls once, so that compiling it quickly beats running it quickly."""
+    _once.add(function)
+    return function
+
+
+@dataclass
+class Stopwatch:
+    """Seconds spent compiling and in all, for ``posterior.timing``."""
+
+    compile_seconds: float = 0.0
+    total_seconds: float = 0.0
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def add_compile(self, seconds: float) -> None:
+        """Add seconds of compilation; safe from threads."""
+        with self._lock:
+            self.compile_seconds += seconds
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Count the seconds of the block."""
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.total_seconds += time.perf_counter() - begin
+
+    @property
+    def run_seconds(self) -> float:
+        """Seconds not spent compiling."""
+        return max(0.0, self.total_seconds - self.compile_seconds)
+
+
+def compiled(function: Callable, static: tuple, *args: Any, watch: Stopwatch | None = None) -> Callable:
+    """Return ``function(*static, *args)`` compiled for arguments like ``args``; call it with the arrays alone.
+
+    ``args`` may hold `jax.ShapeDtypeStruct` in place of arrays. ``static`` is closed over, so it must be settings:
+    anything that `fingerprint` tells apart.
+    """
+    key = _key(function, static, args)
+    found = _find(key)
+    if found is not None:
+        return found
+    begin = time.perf_counter()
+    lowered = _lower(function, static, args)
+    program = _keep(key, _compile(function, lowered))
+    if watch is not None:
+        watch.add_compile(time.perf_counter() - begin)
+    return program
+
+
+def call(function: Callable, static: tuple, *args: Any, watch: Stopwatch | None = None) -> Any:
+    """Compile if need be, and call."""
+    return compiled(function, static, *args, watch=watch)(*args)
+
+
+def compile_together(requests: list[Request], watch: Stopwatch | None = None) -> list[Callable]:
+    """Compile several programs at once: XLA lets go of the interpreter lock, so two take little longer than one.
+
+    Each request is ``(function, static, args)``. Tracing is done one after the other: NumPyro's stack of effect
+    handlers is shared by all threads.
+    """
+    keys = [_key(*request) for request in requests]
+    missing = [i for i, key in enumerate(keys) if _find(key) is None]
+    begin = time.perf_counter()
+    if missing:
+        lowered = [_lower(*requests[i]) for i in missing]
+        with ThreadPoolExecutor(len(missing)) as pool:
+            programs = pool.map(_compile, [requests[i][0] for i in missing], lowered)
+            for i, program in zip(missing, programs, strict=True):
+                _keep(keys[i], program)
+        if watch is not None:
+            watch.add_compile(time.perf_counter() - begin)
+    return [_programs[key] for key in keys]
+
+
+def clear() -> None:
+    """Forget every compiled program (for benchmarks of cold starts)."""
+    with _lock:
+        _programs.clear()
+
+
+def _key(function: Callable, static: tuple, args: tuple) -> tuple:
+    leaves, structure = jax.tree_util.tree_flatten(args)
+    shapes = tuple(_shape(leaf) for leaf in leaves)
+    flags = (jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision, jax.config.jax_numpy_rank_promotion)
+    return function, fingerprint(static), structure, shapes, flags
+
+
+def _find(key: tuple) -> Callable | None:
+    with _lock:
+        if key in _programs:
+            _programs.move_to_end(key)
+        return _programs.get(key)
+
+
+def _keep(key: tuple, program: Callable) -> Callable:
+    with _lock:
+        _programs[key] = program
+        while len(_programs) > CAPACITY:
+            _programs.popitem(last=False)
+    return program
+
+
+def _lower(function: Callable, static: tuple, args: tuple) -> Any:
+    def closed(*arrays: Any) -> Any:
+        return function(*static, *arrays)
+
+    closed.__name__ = getattr(function, "__name__", "program")
+    with _tracing:
+        return jax.jit(closed).lower(*args)
+
+
+def _shape(leaf: Any) -> tuple:
+    if isinstance(leaf, (jax.Array, jax.ShapeDtypeStruct)):
+        sharding = leaf.sharding if isinstance(leaf, jax.Array) and getattr(leaf, "committed", False) else None
+        return leaf.shape, str(leaf.dtype), sharding
+    array = np.asarray(leaf)
+    return array.shape, str(array.dtype), "weak" if type(leaf) in (int, float, bool) else None
+
+
+def _compile(function: Callable, lowered: Any) -> Callable:
+    return lowered.compile(compiler_options=QUICK_TO_COMPILE if function in _once else None)

@@ -1,0 +1,215 @@
+"""``Problem``: a NumPyro model joined with data. It is all that a method ever sees.
+
+Any callable ``model(x, y=None)`` with one observed site and global latents works as it is: its density, its
+transforms and its predictive distribution are read off NumPyro traces. A mini-batch is scaled from outside, by an
+effect handler on the observed site, so a model knows nothing of batches.
+
+A ``Problem`` is a pytree whose leaves are the data. Compiled programs take it as an argument, so other data of the
+same shape, or an equal model, compile nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpyro
+from jax import lax
+from numpyro import handlers
+from numpyro.distributions import Distribution, Unit, biject_to
+from numpyro.primitives import Messenger
+
+from bnn_zoo.engine.layout import Layout
+from bnn_zoo.engine.likelihood import Likelihood, unwrap
+
+Batch = tuple[jax.Array, jax.Array]
+
+MAX_START_TRIES = 100
+
+
+def is_data_site(site: dict) -> bool:
+    """Whether a trace entry is an observation (``numpyro.factor`` is not: it counts as prior)."""
+    return site["type"] == "sample" and site["is_observed"] and not isinstance(site["fn"], Unit)
+
+
+class scale_observed(Messenger):
+    """Effect handler that multiplies the log likelihood, and nothing else, by ``factor``."""
+
+    def __init__(self, fn: Callable, factor: float | jax.Array) -> None:
+        self.factor = factor
+        super().__init__(fn)
+
+    def process_message(self, msg: dict) -> None:
+        """Scale the message of an observed site."""
+        if msg["type"] == "sample" and msg["is_observed"] and not isinstance(msg["fn"], Unit):
+            msg["scale"] = self.factor if msg["scale"] is None else msg["scale"] * self.factor
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Problem:
+    """A model and its data, as one density over a flat unconstrained vector ``z`` of length ``p``.
+
+    Build it with `bnn_zoo.engine.checks.join`, which checks model and data first.
+
+    Attributes
+    ----------
+    x : jax.Array
+        Inputs ``(n, d)``, on the scale that the model sees.
+    y : jax.Array
+        Targets ``(n,)``, likewise.
+    model : Callable
+        The NumPyro program. Hashable; equal models share compiled programs.
+    layout : Layout
+        Where each latent site lies in ``z``.
+    observed : str
+        Name of the observed site.
+    reported : tuple of str
+        Sites that a user reads: latents, and deterministic sites whose shape does not depend on the rows.
+    """
+
+    x: jax.Array
+    y: jax.Array
+    model: Callable = field(metadata={"static": True})
+    layout: Layout = field(metadata={"static": True})
+    observed: str = field(metadata={"static": True})
+    reported: tuple[str, ...] = field(metadata={"static": True})
+
+    @property
+    def size(self) -> int:
+        """Number ``p`` of unconstrained coordinates."""
+        return self.layout.size
+
+    @property
+    def num_rows(self) -> int:
+        """Number ``n`` of rows."""
+        return self.y.shape[0]
+
+    # --- densities --------------------------------------------------------------------------------------------------
+
+    def log_prior(self, z: jax.Array) -> jax.Array:
+        """Log density of the prior at ``z``, with the Jacobian of the map from ``z`` to the sites. Scalar."""
+        return self._log_terms(z, self.x, self.y, 1.0)[0]
+
+    def log_likelihood(self, z: jax.Array, batch: Batch | None = None) -> jax.Array:
+        """Log likelihood of all ``n`` rows, or its unbiased estimate ``n / b`` × that of a batch ``(x, y)``. Scalar."""
+        return self._log_terms(z, *self._scaled(batch))[1]
+
+    def log_posterior(self, z: jax.Array, batch: Batch | None = None) -> jax.Array:
+        """Unnormalised log posterior density in ``z``: `log_prior` plus `log_likelihood`. Scalar."""
+        prior, likelihood = self._log_terms(z, *self._scaled(batch))
+        return prior + likelihood
+
+    def potential(self, z: jax.Array) -> jax.Array:
+        """Minus `log_posterior`: what Hamiltonian samplers call the potential energy."""
+        return -self.log_posterior(z)
+
+    def grad_log_posterior(self, z: jax.Array, batch: Batch | None = None) -> jax.Array:
+        """Gradient ``(p,)`` of `log_posterior`."""
+        return jax.grad(self.log_posterior)(z, batch)
+
+    def pointwise_log_likelihood(self, z: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
+        """Log likelihood ``(m,)`` of each row of ``(x, y)``, unscaled."""
+        return self.likelihood(z, x).log_prob(y)
+
+    # --- where chains and optimisers begin --------------------------------------------------------------------------
+
+    def prior_draw(self, key: jax.Array) -> jax.Array:
+        """One draw ``(p,)`` from the prior."""
+        # With y given the observed site is not sampled, which would only cost compilation.
+        trace = handlers.trace(handlers.seed(self.model, key)).get_trace(self.x, self.y)
+        sites = {slot.name: trace[slot.name] for slot in self.layout.slots}
+        return self.layout.flatten({name: biject_to(s["fn"].support).inv(s["value"]) for name, s in sites.items()})
+
+    def start(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """One draw ``(p,)`` from the prior at which the log posterior is finite (of at most 100 tries), and that value.
+
+        The value is not finite if no try gave a finite one.
+        """
+
+        def again(state: tuple) -> tuple:
+            tries, key, _, _ = state
+            key, key_draw = jax.random.split(key)
+            z = self.prior_draw(key_draw)
+            return tries + 1, key, z, self.log_posterior(z)
+
+        def unusable(state: tuple) -> jax.Array:
+            return ~jnp.isfinite(state[3]) & (state[0] < MAX_START_TRIES)
+
+        nothing = jnp.full((), -jnp.inf, self.x.dtype)
+        return lax.while_loop(unusable, again, (0, key, jnp.zeros((self.size,), self.x.dtype), nothing))[2:]
+
+    # --- sites ------------------------------------------------------------------------------------------------------
+
+    def constrain(self, z: jax.Array) -> dict[str, jax.Array]:
+        """The sites in ``reported``, in constrained space."""
+        trace = self._trace(z, self.x, None)
+        return {name: trace[name]["value"] for name in self.reported}
+
+    def unconstrain(self, sites: dict[str, jax.Array]) -> jax.Array:
+        """Vector ``(p,)`` at which the latent sites have these values."""
+        seeded = handlers.seed(handlers.substitute(self.model, data=sites), jax.random.PRNGKey(0))
+        trace = handlers.trace(seeded).get_trace(self.x, None)
+        return self.layout.flatten(
+            {s.name: biject_to(trace[s.name]["fn"].support).inv(sites[s.name]) for s in self.layout.slots}
+        )
+
+    # --- what the model says of an observation ----------------------------------------------------------------------
+
+    def likelihood(self, z: jax.Array, x: jax.Array) -> Likelihood:
+        """Distribution of the observed site at the ``m`` rows of ``x``: family and parameters ``(m,)``."""
+        return unwrap(self._trace(z, x, None)[self.observed]["fn"], x.shape[0])
+
+    def simulate(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """One joint draw from prior and likelihood at the rows of ``x``: ``z (p,)`` and ``y (n,)``."""
+        key_prior, key_noise = jax.random.split(key)
+        z = self.prior_draw(key_prior)
+        return z, self.likelihood(z, self.x).sample(key_noise)
+
+    # --- the machinery ----------------------------------------------------------------------------------------------
+
+    def _scaled(self, batch: Batch | None) -> tuple[jax.Array, jax.Array, float]:
+        if batch is None:
+            return self.x, self.y, 1.0
+        return *batch, self.num_rows / batch[1].shape[0]
+
+    def _log_terms(self, z: jax.Array, x: jax.Array, y: jax.Array, factor: float) -> tuple[jax.Array, jax.Array]:
+        """Log prior and scaled log likelihood, from one trace."""
+        prior = likelihood = jnp.zeros((), z.dtype)
+        for site in self._trace(z, x, y, factor).values():
+            if site["type"] != "sample":
+                continue
+            if is_data_site(site):
+                likelihood += _log_prob(site)
+            else:
+                prior += _log_prob(site)
+        return prior, likelihood
+
+    def _trace(self, z: jax.Array, x: jax.Array, y: jax.Array | None, factor: float = 1.0) -> dict[str, Any]:
+        """Trace of the model with its latent sites at ``z``; Jacobians enter as ``numpyro.factor`` sites."""
+        raw = self.layout.unflatten(z)
+
+        def place(site: dict) -> jax.Array | None:
+            name = site["name"]
+            if site["type"] != "sample" or name not in raw:
+                return None
+            transform = biject_to(site["fn"].support)
+            value = transform(raw[name])
+            numpyro.factor(f"_{name}_log_det", jnp.sum(transform.log_abs_det_jacobian(raw[name], value)))
+            return value
+
+        placed = handlers.substitute(self.model, substitute_fn=place)
+        # The key is used only where y is None, for a value of the observed site that nobody reads.
+        seeded = handlers.seed(scale_observed(placed, factor), jax.random.PRNGKey(0))
+        return handlers.trace(seeded).get_trace(x, y)
+
+
+def _log_prob(site: dict) -> jax.Array:
+    fn: Distribution = site["fn"]
+    intermediates = site["intermediates"]
+    log_prob = fn.log_prob(site["value"], intermediates) if intermediates else fn.log_prob(site["value"])
+    total = jnp.sum(log_prob)
+    return total if site["scale"] is None else site["scale"] * total

@@ -1,0 +1,24 @@
+"""Seeds, as users give them, to keys, as JAX takes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from bnn_zoo.errors import bad_type, bad_value
+
+
+def seed_key(seed: Any) -> np.ndarray:
+    """Return the raw key of a seed, equal to ``jax.random.PRNGKey(seed)`` but made without compiling anything.
+
+    Raises
+    ------
+    ZooTypeError, ZooValueError
+        Unless ``seed`` is a whole number from 0 to 2⁶⁴ − 1.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
+        raise bad_type("seed", "a whole number", repr(seed), "seed=0 repeats.")
+    if not 0 <= seed < 2**64:
+        raise bad_value("seed", "at least 0 and below 2**64", repr(seed), "seed=0 repeats.")
+    return np.array([int(seed) >> 32, int(seed) & 0xFFFFFFFF], np.uint32)

@@ -1,0 +1,64 @@
+"""A residual network."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import ClassVar
+
+import jax
+
+from bnn_zoo.engine.identity import settings
+from bnn_zoo.errors import bad_value
+from bnn_zoo.models.parts.hyper import Scale, check_scale, default_noise
+from bnn_zoo.models.parts.layers import ACTIVATIONS, dense
+from bnn_zoo.models.parts.likelihoods import gaussian
+from bnn_zoo.models.parts.network import check_dense, draw_scales
+
+
+@settings
+class ResidualMLP:
+    """Residual network: each hidden layer adds to a stream of constant width.
+
+    ``h_0 = x w_0 + b_0``, ``h_i = h_{i-1} + activation(h_{i-1} w_i + b_i) / √K`` for ``i = 1 … K``,
+    ``f = h_K w_{K+1} + b_{K+1}``, ``y ~ Normal(f, noise²)``. Dividing by √K keeps the prior variance of ``f`` bounded
+    as the network deepens (Hayou 2021); departs from He (2016) in that and in having no normalisation layers.
+
+    Parameters
+    ----------
+    hidden : tuple of int
+        Widths of the ``K`` blocks, all equal.
+    activation, weight_scale, bias_scale, fan_in, noise
+        As in `MLP`.
+
+    References
+    ----------
+    He et al. (2016), Identity mappings in deep residual networks. Hayou et al. (2021), Stable ResNet.
+    """
+
+    hidden: tuple[int, ...] = (50, 50)
+    activation: str = "relu"
+    weight_scale: Scale = 1.0
+    bias_scale: Scale | None = None
+    fan_in: bool = True
+    noise: Scale = field(default_factory=default_noise)
+
+    sites_in_target_units: ClassVar[tuple[str, ...]] = ("noise",)
+
+    def __post_init__(self) -> None:
+        check_dense(self)
+        check_scale("noise", self.noise)
+        if len(set(self.hidden)) != 1:
+            raise bad_value("hidden", "one or more equal widths", repr(self.hidden), "Write hidden=(50, 50).")
+
+    def __call__(self, x: jax.Array, y: jax.Array | None = None) -> jax.Array:
+        """NumPyro program: inputs ``(n, d)``, targets ``(n,)`` or None for a prior predictive draw."""
+        weight_scale, bias_scale = draw_scales(self.weight_scale, self.bias_scale)
+        blocks, activation = len(self.hidden), ACTIVATIONS[self.activation]
+
+        def layer(index: int, h: jax.Array, width: int) -> jax.Array:
+            return dense(index, h, width, weight_scale=weight_scale, bias_scale=bias_scale, fan_in=self.fan_in)
+
+        h = layer(0, x, self.hidden[0])
+        for i, width in enumerate(self.hidden, start=1):
+            h = h + activation(layer(i, h, width)) * blocks**-0.5
+        return gaussian(layer(blocks + 1, h, 1)[:, 0], y, self.noise)
