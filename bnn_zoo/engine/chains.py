@@ -1,0 +1,345 @@
+"""Run any NumPyro ``MCMCKernel``: warm-up and draws in chunks of one compiled function, chains wherever they fit.
+
+A chain is advanced by ``advance``, one compiled program for warm-up and sampling alike: it takes the number of draws
+and the thinning as arguments, so a run can be cut into chunks of any length, shown, interrupted and continued without
+compiling again, and the draws do not depend on where it was cut.
+
+Where chains run follows the device. On one CPU each chain is a call of the single-chain program from a pool of
+threads, a core each (JAX lets go of the interpreter lock); on an accelerator chains are vectorised; on several
+devices they are spread with ``shard_map``.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh, PartitionSpec
+from numpyro.infer.mcmc import MCMCKernel
+
+from bnn_zoo.engine import starts
+from bnn_zoo.engine.compiled import Request, call, compile_together, compiled, runs_once
+from bnn_zoo.engine.context import Context, Progress, available_cores
+from bnn_zoo.engine.density import Problem
+from bnn_zoo.engine.draws import Draws
+
+CHUNK_SECONDS = 0.25
+MOST_DRAWS = 50
+MOST_NUMBERS = 2_000_000
+
+
+class MarkovMethod(Protocol):
+    """What `sample` needs of a method: its lengths, its NumPyro kernel, and which statistics to keep."""
+
+    @property
+    def num_warmup(self) -> int: ...  # noqa: D102
+    @property
+    def num_samples(self) -> int: ...  # noqa: D102
+    @property
+    def num_chains(self) -> int: ...  # noqa: D102
+    @property
+    def thinning(self) -> int: ...  # noqa: D102
+    @property
+    def start(self) -> str: ...  # noqa: D102
+
+    def kernel(self, problem: Problem) -> MCMCKernel: ...  # noqa: D102
+    def observe(self, state: Any) -> dict[str, jax.Array]: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where a run stands: enough to go on from, and to end in the draws of one long run."""
+
+    groups: tuple[Any, ...]
+    plan: Plan
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Chains are advanced in groups: one chain each in threads, all of them in one otherwise."""
+
+    method: str
+    num_groups: int
+    workers: int
+
+
+# --- compiled programs: pure functions of problem and state ---------------------------------------------------------
+
+
+def begin(method: MarkovMethod, problem: Problem, z: jax.Array, key: jax.Array) -> Any:
+    """State of one chain at ``z``."""
+    return method.kernel(problem).init(key, method.num_warmup, z, (), {})
+
+
+def advance(
+    method: MarkovMethod, capacity: int, problem: Problem, state: Any, num_draws: jax.Array, thinning: jax.Array
+) -> tuple[Any, jax.Array, dict]:
+    """Take ``num_draws × thinning`` steps of one chain.
+
+    Returns the state, positions ``(capacity, p)`` and statistics ``(capacity,)``, of which ``num_draws`` are filled.
+    """
+    kernel = method.kernel(problem)
+    # NumPyro's kernels build their step inside init; the state made here is not used and costs nothing once compiled.
+    kernel.init(jax.random.PRNGKey(0), method.num_warmup, state.z, (), {})
+    blank = method.observe(state)
+
+    def step(_: jax.Array, carry: tuple[Any, dict]) -> tuple[Any, dict]:
+        state, seen = carry
+        state = kernel.sample(state, (), {})
+        return state, {name: _join_steps(name, seen[name], new) for name, new in method.observe(state).items()}
+
+    def draw(i: jax.Array, carry: tuple) -> tuple:
+        state, positions, stats = carry
+        none = jax.tree.map(jnp.zeros_like, blank)
+        state, seen = lax.fori_loop(0, thinning, step, (state, none))
+        stats = {name: stats[name].at[i].set(seen[name]) for name in stats}
+        return state, positions.at[i].set(state.z), stats
+
+    positions = jnp.zeros((capacity, problem.size), state.z.dtype)
+    stats = {name: jnp.zeros((capacity,), value.dtype) for name, value in blank.items()}
+    return lax.fori_loop(0, num_draws, draw, (state, positions, stats))
+
+
+def _join_steps(name: str, old: jax.Array, new: jax.Array) -> jax.Array:
+    """A kept draw speaks for the steps thinned out before it: counts add up, a divergence counts wherever it was."""
+    if name == "n_steps":
+        return old + new
+    return old | new if name == "diverging" else new
+
+
+@runs_once
+def _begin_keys(num_chains: int, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    key_start, key_chains = jax.random.split(key)
+    return key_start, jax.random.split(key_chains, num_chains)
+
+
+# --- the run --------------------------------------------------------------------------------------------------------
+
+
+def sample(method: MarkovMethod, problem: Problem, key: jax.Array, context: Context) -> Draws:
+    """Warm chains up and draw from them.
+
+    A KeyboardInterrupt after the first draws returns them, marked incomplete; before, it is raised.
+    """
+    plan = make_plan(method.num_chains, context.chain_method)
+    compile_together(requests(method, problem, plan), watch=context.watch)
+    key_start, keys = call(_begin_keys, (method.num_chains,), key, watch=context.watch)
+    start = starts.positions(method.start, problem, key_start, method.num_chains, context)
+    groups = _begin_groups(method, problem, start.positions, np.asarray(keys), plan, context)
+    drawn = _drive(method, problem, Run(groups, plan), method.num_warmup, method.num_samples, context)
+    return replace(drawn, gradients=drawn.gradients + start.gradients, info={**drawn.info, **start.info})
+
+
+def resume(method: MarkovMethod, problem: Problem, draws: Draws, num_samples: int, context: Context) -> Draws:
+    """Go on from the state of ``draws`` for ``num_samples`` more a chain."""
+    more = _drive(method, problem, draws.state, 0, num_samples, context)
+    return replace(
+        more,
+        positions=np.concatenate([draws.positions, more.positions], axis=1),
+        stats={name: np.concatenate([draws.stats[name], more.stats[name]], axis=1) for name in draws.stats},
+        info={**draws.info, **more.info},
+        gradients=draws.gradients + more.gradients,
+    )
+
+
+def make_plan(num_chains: int, chain_method: str) -> Plan:
+    """Choose how chains run: ``"auto"`` follows the number and the kind of devices."""
+    devices = jax.local_devices()
+    spread = max(k for k in range(1, len(devices) + 1) if num_chains % k == 0)
+    if chain_method == "auto":
+        on_cpu = devices[0].platform == "cpu"
+        chain_method = "sharded" if spread > 1 else "threads" if on_cpu else "vectorized"
+    if chain_method == "threads":
+        return Plan("threads", num_chains, min(num_chains, available_cores()))
+    return Plan(chain_method, 1, 1)
+
+
+def _grouped(plan: Plan, function: Callable, num_shared: int) -> Callable:
+    """Give ``function`` (problem, one chain's arrays, shared arrays) the chain axis that a group of ``plan`` has."""
+    if plan.method == "threads":
+        return function
+
+    def each(problem: Problem, *arrays: Any) -> Any:
+        chains, shared = arrays[: len(arrays) - num_shared], arrays[len(arrays) - num_shared :]
+        axes = (*(0 for _ in chains), *(None for _ in shared))
+        if plan.method == "vectorized" or jax.local_devices()[0].platform != "cpu":
+            return jax.vmap(partial(function, problem), in_axes=axes)(*arrays)
+        return lax.map(lambda one: function(problem, *one, *shared), chains)
+
+    if plan.method == "vectorized":
+        return each
+
+    def sharded(problem: Problem, *arrays: Any) -> Any:
+        devices = jax.local_devices()
+        num_chains = jax.tree.leaves(arrays[0])[0].shape[0]
+        spread = max(k for k in range(1, len(devices) + 1) if num_chains % k == 0)
+        mesh = Mesh(np.asarray(devices[:spread]), ("chains",))
+        per_chain, everywhere = PartitionSpec("chains"), PartitionSpec()
+        specs = (everywhere, *(per_chain for _ in arrays[num_shared:]), *(everywhere for _ in range(num_shared)))
+        return jax.shard_map(each, mesh=mesh, in_specs=specs, out_specs=per_chain, check_vma=False)(problem, *arrays)
+
+    return sharded
+
+
+@runs_once
+def begin_group(plan: Plan, method: MarkovMethod, problem: Problem, z: jax.Array, key: jax.Array) -> Any:
+    """`begin` for one group of chains."""
+    return _grouped(plan, partial(begin, method), 0)(problem, z, key)
+
+
+def advance_group(
+    plan: Plan,
+    method: MarkovMethod,
+    capacity: int,
+    problem: Problem,
+    state: Any,
+    num_draws: jax.Array,
+    thinning: jax.Array,
+) -> Any:
+    """`advance` for one group of chains."""
+    return _grouped(plan, partial(advance, method, capacity), 2)(problem, state, num_draws, thinning)
+
+
+def requests(method: MarkovMethod, problem: Problem, plan: Plan) -> list[Request]:
+    """Every program that `sample` will call: compiled side by side, they take little longer than the longest."""
+    lead = () if plan.method == "threads" else (method.num_chains,)
+    z = jax.ShapeDtypeStruct((*lead, problem.size), problem.x.dtype)
+    key = jax.ShapeDtypeStruct((*lead, 2), np.uint32)
+    state, count = jax.eval_shape(partial(begin_group, plan, method), problem, z, key), np.int32(0)
+    return [
+        (advance_group, (plan, method, _capacity(problem)), (problem, state, count, count)),
+        (begin_group, (plan, method), (problem, z, key)),
+        (_begin_keys, (method.num_chains,), (jax.ShapeDtypeStruct((2,), np.uint32),)),
+        *starts.requests(method.start, problem, method.num_chains),
+    ]
+
+
+def _begin_groups(
+    method: MarkovMethod, problem: Problem, z: np.ndarray, keys: np.ndarray, plan: Plan, context: Context
+) -> tuple[Any, ...]:
+    pieces = [(z[c], keys[c]) for c in range(len(z))] if plan.method == "threads" else [(z, keys)]
+    return tuple(call(begin_group, (plan, method), problem, *piece, watch=context.watch) for piece in pieces)
+
+
+def _capacity(problem: Problem) -> int:
+    return max(1, min(MOST_DRAWS, MOST_NUMBERS // max(problem.size, 1)))
+
+
+class _Group:
+    """One group's draws so far, and the length of its next chunk."""
+
+    def __init__(self, state: Any, warmup: int, draws: int, thinning: int) -> None:
+        self.state = state
+        self.warmup_left, self.draws_left, self.thinning = warmup, draws, thinning
+        self.steps = 10
+        self.positions: list[np.ndarray] = []
+        self.stats: list[dict[str, np.ndarray]] = []
+        self.num_gradients = 0
+
+    @property
+    def done(self) -> bool:
+        return self.warmup_left == 0 and self.draws_left == 0
+
+    def next_chunk(self, capacity: int) -> tuple[int, int]:
+        """``(num_draws, thinning)``; all of a warm-up chunk is one draw, which is thrown away."""
+        if self.warmup_left:
+            return 1, min(self.steps, self.warmup_left)
+        return max(1, min(self.steps // self.thinning, capacity, self.draws_left)), self.thinning
+
+    def take(self, out: tuple, num_draws: int, thinning: int, seconds: float) -> None:
+        self.state, positions, stats = out
+        axis = positions.ndim - 2
+        stats = {name: np.asarray(value)[..., :num_draws] for name, value in stats.items()}
+        self.num_gradients += int(stats["n_steps"].sum()) if "n_steps" in stats else 0
+        if self.warmup_left:
+            self.warmup_left -= thinning
+        else:
+            self.positions.append(np.asarray(positions).take(range(num_draws), axis=axis))
+            self.stats.append(stats)
+            self.draws_left -= num_draws
+        steps = num_draws * thinning
+        self.steps = max(1, min(int(steps * CHUNK_SECONDS / max(seconds, 1e-6)), 4 * steps))
+
+
+def _drive(method: MarkovMethod, problem: Problem, run: Run, warmup: int, num_samples: int, context: Context) -> Draws:
+    """Advance all groups, a chunk at a time from a queue, until each has its draws or the user interrupts."""
+    plan, capacity = run.plan, _capacity(problem)
+    count = np.int32(0)
+    static = (plan, method, capacity)
+    program = compiled(advance_group, static, problem, run.groups[0], count, count, watch=context.watch)
+    groups = [_Group(state, warmup, num_samples, method.thinning) for state in run.groups]
+    waiting: queue.SimpleQueue[_Group] = queue.SimpleQueue()
+    for group in groups:
+        waiting.put(group)
+    stop, failures, x64 = threading.Event(), [], jax.config.jax_enable_x64
+    total = method.num_chains * (warmup + num_samples * method.thinning)
+
+    def work(progress: Progress) -> None:
+        with jax.enable_x64(x64):  # the flag is local to a thread
+            while not stop.is_set():
+                try:
+                    group = waiting.get_nowait()
+                except queue.Empty:
+                    return
+                num_draws, thinning = group.next_chunk(capacity)
+                clock = time.perf_counter()
+                out = jax.block_until_ready(program(problem, group.state, np.int32(num_draws), np.int32(thinning)))
+                phase = "warm-up" if group.warmup_left else "sampling"
+                group.take(out, num_draws, thinning, time.perf_counter() - clock)
+                progress.advance(num_draws * thinning * method.num_chains // plan.num_groups, phase=phase)
+                if not group.done:
+                    waiting.put(group)
+
+    def guarded(progress: Progress) -> None:
+        try:
+            work(progress)
+        except BaseException as error:  # handed to the caller's thread, which raises it
+            failures.append(error)
+            stop.set()
+
+    interrupted = False
+    with Progress(type(method).__name__, total, context.progress) as progress:
+        threads = [threading.Thread(target=guarded, args=(progress,), daemon=True) for _ in range(plan.workers)]
+        for thread in threads:
+            thread.start()
+        try:
+            while any(thread.is_alive() for thread in threads):
+                for thread in threads:
+                    thread.join(0.05)
+        except KeyboardInterrupt:
+            interrupted = True
+            stop.set()
+            for thread in threads:
+                thread.join()
+    if failures:
+        raise failures[0]
+    return _collect(groups, plan, interrupted)
+
+
+def _collect(groups: list[_Group], plan: Plan, interrupted: bool) -> Draws:
+    least = min(sum(p.shape[-2] for p in group.positions) for group in groups)
+    if interrupted and least == 0:
+        raise KeyboardInterrupt("stopped during warm-up: there are no draws yet")
+    lead = (lambda a: a[None]) if plan.method == "threads" else (lambda a: a)
+    positions, stats = [], []
+    for group in groups:
+        positions.append(lead(np.concatenate(group.positions, axis=-2))[:, :least])
+        stats.append({n: lead(np.concatenate([s[n] for s in group.stats], axis=-1))[:, :least] for n in group.stats[0]})
+    return Draws(
+        positions=np.concatenate(positions),
+        kind="markov",
+        stats={name: np.concatenate([s[name] for s in stats]) for name in stats[0]},
+        info={"chain_method": plan.method, "workers": plan.workers},
+        state=None if interrupted else Run(tuple(group.state for group in groups), plan),
+        gradients=sum(group.num_gradients for group in groups),
+        complete=not interrupted,
+    )

@@ -1,0 +1,64 @@
+"""How a fit runs, as opposed to what it computes: progress, cores, devices, stopwatch. Draws depend on none of it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+from bnn_zoo.engine.compiled import Stopwatch
+
+CHAIN_METHODS = ("auto", "threads", "vectorized", "sharded")
+
+
+@dataclass(frozen=True)
+class Context:
+    """Handed to ``Method.run`` beside the problem and the key."""
+
+    progress: bool = False
+    chain_method: str = "auto"
+    watch: Stopwatch = field(default_factory=Stopwatch)
+
+
+def available_cores() -> int:
+    """Cores that this process may use (fewer than the machine has when it is pinned or in a container)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class Progress:
+    """One bar for all chains or members: silent when not a terminal or notebook, and safe from threads."""
+
+    def __init__(self, title: str, total: int, show: bool) -> None:
+        self._lock = threading.Lock()
+        self._bar = _bar(title, total) if show else None
+
+    def advance(self, steps: int, **notes: str) -> None:
+        """Count ``steps`` more and show ``notes`` beside the bar."""
+        if self._bar is None:
+            return
+        with self._lock:
+            if notes:
+                self._bar.set_postfix(notes, refresh=False)
+            self._bar.update(steps)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _bar(title: str, total: int) -> Any:
+    from tqdm import tqdm
+
+    options: dict[str, Any] = {"desc": title, "total": total, "unit": "it", "leave": False, "mininterval": 0.2}
+    shell = sys.modules.get("IPython")
+    in_notebook = shell is not None and type(shell.get_ipython()).__name__ == "ZMQInteractiveShell"
+    if in_notebook:
+        return tqdm(**options, file=sys.stdout)
+    return tqdm(**options, disable=None)

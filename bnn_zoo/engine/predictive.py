@@ -1,0 +1,139 @@
+"""Draws × inputs → what the model says of an observation, in blocks of rows, in bounded memory.
+
+Whatever the number of rows and draws, no more than a block of rows times all draws is held at once (2²² numbers), and
+moments come from one compiled loop over the blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from bnn_zoo.engine.compiled import Stopwatch, call
+from bnn_zoo.engine.density import Problem
+from bnn_zoo.engine.likelihood import Likelihood
+
+MOST_NUMBERS = 2**22
+MOST_ROWS = 1024
+AT_ONCE = 2**14
+
+
+def block_rows(num_draws: int, num_rows: int) -> int:
+    """Rows a block: a power of two, so that inputs of many lengths share a few compiled programs."""
+    most = max(16, min(MOST_ROWS, _power_below(MOST_NUMBERS // num_draws)))
+    return min(most, max(16, 1 << (num_rows - 1).bit_length()))
+
+
+def moments(
+    problem: Problem, positions: np.ndarray, x: np.ndarray, watch: Stopwatch | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return mean, variance between draws and mean variance within them, ``(m,)`` each, at the rows of ``x``.
+
+    The variance between draws is the population's: together the two are the variance of the mixture.
+    """
+    rows = block_rows(len(positions), len(x))
+    blocks = -(-len(x) // rows)
+    room = 1 << (blocks - 1).bit_length()
+    padded = np.zeros((room * rows, x.shape[1]), problem.x.dtype)
+    padded[: len(x)] = x
+    out = call(_moments, (), problem, positions, padded.reshape(room, rows, -1), np.int32(blocks), watch=watch)
+    mean, between, within = (np.asarray(a).reshape(-1)[: len(x)] for a in out)
+    return mean, between, within
+
+
+def components(problem: Problem, positions: np.ndarray, x: np.ndarray) -> Iterator[tuple[slice, Likelihood]]:
+    """Yield, a block of rows at a time, its slice and the likelihood's parameters ``(T, rows)`` as NumPy arrays."""
+    for where, block in _row_blocks(problem, x, block_rows(len(positions), len(x))):
+        made = call(_components, (), problem, positions, block)
+        count = where.stop - where.start
+        yield where, jax.tree.map(lambda a, count=count: np.asarray(a)[:, :count], made)
+
+
+def padded_components(problem: Problem, positions: np.ndarray, x: np.ndarray) -> Iterator[tuple[slice, Likelihood]]:
+    """As `components`, with the last block left at full length, so that what follows compiles for one shape."""
+    for where, block in _row_blocks(problem, x, block_rows(len(positions), len(x))):
+        yield where, call(_components, (), problem, positions, block)
+
+
+def locations(problem: Problem, positions: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Return f(x) of each draw, ``(T, m)``, on the model's scale."""
+    out = np.empty((len(positions), len(x)), problem.x.dtype)
+    for where, block in _row_blocks(problem, x, block_rows(len(positions), len(x))):
+        out[:, where] = np.asarray(call(_locations, (), problem, positions, block))[:, : where.stop - where.start]
+    return out
+
+
+def pointwise(problem: Problem, positions: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return the log likelihood of each row under each draw, ``(T, m)``, on the model's scale."""
+    out = np.empty((len(positions), len(x)), np.float64)
+    rows = block_rows(len(positions), len(x))
+    for where, block in _row_blocks(problem, x, rows):
+        target = np.zeros(rows, problem.y.dtype)
+        target[: where.stop - where.start] = y[where]
+        out[:, where] = np.asarray(call(_pointwise, (), problem, positions, block, target))[
+            :, : where.stop - where.start
+        ]
+    return out
+
+
+def sites(problem: Problem, positions: np.ndarray, watch: Stopwatch | None = None) -> dict[str, np.ndarray]:
+    """Return the sites that a user reads, ``(T, *site)`` each."""
+    return {name: np.asarray(v) for name, v in call(_sites, (), problem, positions, watch=watch).items()}
+
+
+def _row_blocks(problem: Problem, x: np.ndarray, rows: int) -> Iterator[tuple[slice, np.ndarray]]:
+    for begin in range(0, len(x), rows):
+        where = slice(begin, min(begin + rows, len(x)))
+        block = np.zeros((rows, x.shape[1]), problem.x.dtype)
+        block[: where.stop - begin] = x[where]
+        yield where, block
+
+
+def _power_below(number: int) -> int:
+    return 1 << max(0, number.bit_length() - 1)
+
+
+# --- compiled programs ----------------------------------------------------------------------------------------------
+
+
+def _at_once(x: jax.Array) -> int:
+    """Draws evaluated side by side: as many as keep the hidden activations of a block small."""
+    return max(1, AT_ONCE // x.shape[0])
+
+
+def _components(problem: Problem, positions: jax.Array, x: jax.Array) -> Likelihood:
+    return lax.map(lambda z: problem.likelihood(z, x), positions, batch_size=_at_once(x))
+
+
+def _locations(problem: Problem, positions: jax.Array, x: jax.Array) -> jax.Array:
+    return lax.map(lambda z: problem.likelihood(z, x).location, positions, batch_size=_at_once(x))
+
+
+def _pointwise(problem: Problem, positions: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
+    each = partial(problem.pointwise_log_likelihood, x=x, y=y)
+    return lax.map(each, positions, batch_size=_at_once(x))
+
+
+def _sites(problem: Problem, positions: jax.Array) -> dict[str, jax.Array]:
+    return lax.map(problem.constrain, positions, batch_size=64)
+
+
+def _moments(
+    problem: Problem, positions: jax.Array, x: jax.Array, num_blocks: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def one(z: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        likelihood = problem.likelihood(z, x)
+        return likelihood.location if likelihood.is_normal else likelihood.whole.mean, likelihood.variance
+
+    def block(i: jax.Array, out: tuple) -> tuple:
+        mean, within = lax.map(lambda z: one(z, x[i]), positions, batch_size=_at_once(x[0]))
+        values = jnp.mean(mean, axis=0), jnp.var(mean, axis=0), jnp.mean(within, axis=0)
+        return tuple(array.at[i].set(value) for array, value in zip(out, values, strict=True))
+
+    blank = jnp.zeros(x.shape[:2], x.dtype)
+    return lax.fori_loop(0, num_blocks, block, (blank, blank, blank))

@@ -1,0 +1,86 @@
+"""One best network."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+
+from bnn_zoo.engine import training
+from bnn_zoo.engine.compiled import call
+from bnn_zoo.engine.context import Context
+from bnn_zoo.engine.density import Problem
+from bnn_zoo.engine.draws import Draws
+from bnn_zoo.engine.identity import settings
+from bnn_zoo.engine.starts import prior_positions
+from bnn_zoo.engine.training import Schedule
+from bnn_zoo.errors import bad_value, check_count, check_positive
+
+
+@settings
+class MAP:
+    """The most probable network: the best of several trained from prior draws, all at once.
+
+    Choose it for a quick point prediction or as a baseline: it has no uncertainty about the weights, so its intervals
+    hold noise alone.
+
+    Parameters
+    ----------
+    num_restarts : int
+        Networks trained side by side; the one of highest log posterior is kept.
+    num_steps, learning_rate, batch_size
+        Adam's, with a cosine decay to zero. The loss is minus the log posterior per row; ``batch_size=None`` takes all
+        rows.
+    polish_steps : int
+        Most L-BFGS steps on all rows afterwards; 0 for none.
+
+    Notes
+    -----
+    The maximum is that of the density of the unconstrained coordinates, Jacobian included. With a prior on the noise
+    and more weights than rows, the joint density has no finite maximum (the network interpolates and the noise goes to
+    zero), and the training budget is then part of the answer: the diagnosis reports the gradient norm.
+
+    References
+    ----------
+    MacKay (1992), A practical Bayesian framework for backpropagation networks, section 2.
+    """
+
+    num_restarts: int = 8
+    num_steps: int = 2000
+    learning_rate: float = 0.01
+    batch_size: int | None = None
+    polish_steps: int = 200
+
+    def __post_init__(self) -> None:
+        check_count("num_restarts", self.num_restarts)
+        check_count("num_steps", self.num_steps)
+        check_positive("learning_rate", self.learning_rate, "0.01 is usual on standardised data.")
+        check_count("polish_steps", self.polish_steps, 0)
+        if self.batch_size is not None:
+            check_count("batch_size", self.batch_size)
+
+    def run(self, problem: Problem, key: jax.Array, context: Context) -> Draws:
+        """Train every restart and keep the best."""
+        if self.batch_size is not None and self.batch_size > problem.num_rows:
+            raise bad_value("batch_size", f"at most the {problem.num_rows} rows", self.batch_size, "None takes all.")
+        schedule = Schedule(
+            num_steps=self.num_steps,
+            learning_rate=self.learning_rate,
+            batch_size=self.batch_size,
+            polish_steps=self.polish_steps,
+        )
+        z, _, key_train = call(prior_positions, (self.num_restarts,), problem, key, watch=context.watch)
+        trained = training.train(problem, z, key_train, schedule, context, "MAP")
+        if not np.isfinite(trained.log_posterior).any():
+            raise bad_value("learning_rate", "small enough to train", self.learning_rate, "Try a tenth of it.")
+        best = int(np.nanargmax(trained.log_posterior))
+        return Draws(
+            positions=trained.positions[None, best : best + 1],
+            kind="members",
+            stats={"lp": trained.log_posterior[None, best : best + 1]},
+            info={
+                "gradient_norm": float(trained.gradient_norm[best]),
+                "restarts_log_posterior": trained.log_posterior,
+                "losses": trained.losses,
+            },
+            gradients=trained.gradients,
+        )

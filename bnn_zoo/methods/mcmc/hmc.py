@@ -1,0 +1,76 @@
+"""Hamiltonian Monte Carlo with trajectories of one length."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import numpyro.infer
+from numpyro.infer.hmc import HMCState
+
+from bnn_zoo.engine import chains
+from bnn_zoo.engine.context import Context
+from bnn_zoo.engine.density import Problem
+from bnn_zoo.engine.draws import Draws
+from bnn_zoo.engine.identity import settings
+from bnn_zoo.errors import check_between, check_positive
+from bnn_zoo.methods.mcmc.lengths import check_lengths
+from bnn_zoo.methods.mcmc.nuts import hamiltonian_statistics
+
+
+@settings
+class HMC:
+    """Hamiltonian Monte Carlo (NumPyro's), every trajectory of the same length.
+
+    Choose it over NUTS when a fixed cost an iteration matters or a good trajectory length is known.
+
+    Parameters
+    ----------
+    num_warmup, num_samples, num_chains, thinning, start, step_size, target_accept, dense_mass
+        As in `NUTS`.
+    trajectory_length : float
+        Time of a trajectory, in units of the adapted mass matrix. A quarter period, π/2, forgets where it was on a
+        Gaussian; a whole one, 2π, comes back to its start.
+
+    References
+    ----------
+    Neal (2011), MCMC using Hamiltonian dynamics; the step size is adapted as in Hoffman & Gelman (2014).
+    """
+
+    num_warmup: int = 1000
+    num_samples: int = 1000
+    num_chains: int = 4
+    thinning: int = 1
+    start: str = "ensemble"
+    step_size: float = 0.1
+    trajectory_length: float = math.pi / 2
+    target_accept: float = 0.8
+    dense_mass: bool = False
+
+    def __post_init__(self) -> None:
+        check_lengths(self)
+        check_positive("step_size", self.step_size, "It is only where adaptation begins: 0.1 will do.")
+        check_positive("trajectory_length", self.trajectory_length, "A quarter period, pi / 2, is a good start.")
+        check_between("target_accept", self.target_accept, 0, 1, "0.8 is usual.")
+
+    def kernel(self, problem: Problem) -> numpyro.infer.HMC:
+        """Return NumPyro's kernel on the problem's potential energy."""
+        return numpyro.infer.HMC(
+            potential_fn=problem.potential,
+            step_size=self.step_size,
+            trajectory_length=self.trajectory_length,
+            target_accept_prob=self.target_accept,
+            dense_mass=self.dense_mass,
+        )
+
+    def observe(self, state: HMCState) -> dict[str, jax.Array]:
+        """Return the statistics of one iteration, named as ArviZ names them."""
+        return hamiltonian_statistics(state)
+
+    def run(self, problem: Problem, key: jax.Array, context: Context) -> Draws:
+        """Warm up and draw."""
+        return chains.sample(self, problem, key, context)
+
+    def resume(self, problem: Problem, draws: Draws, num_samples: int, context: Context) -> Draws:
+        """Go on for ``num_samples`` more draws a chain."""
+        return chains.resume(self, problem, draws, num_samples, context)
