@@ -1,0 +1,47 @@
+"""Bayesian neural networks of the literature as NumPyro models, under the inference methods of the literature."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from bnn_zoo import datasets, errors, methods, models, priors
+from bnn_zoo.datasets import Dataset
+from bnn_zoo.fitting import fit
+from bnn_zoo.posterior import Posterior
+from bnn_zoo.prediction import Prediction
+
+if TYPE_CHECKING:
+    from bnn_zoo.reports import plots
+    from bnn_zoo.reports.calibration import sbc
+
+__all__ = [
+    "Dataset",
+    "Posterior",
+    "Prediction",
+    "datasets",
+    "errors",
+    "fit",
+    "methods",
+    "models",
+    "plots",
+    "priors",
+    "sbc",
+]
+
+__version__ = "0.1.0"
+
+# Loaded when first asked for: pandas, SciPy and matplotlib take longer to import than a small fit takes to run.
+_LAZY = {"plots": ("bnn_zoo.reports.plots", None), "sbc": ("bnn_zoo.reports.calibration", "sbc")}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'bnn_zoo' has no attribute {name!r}")
+    module, attribute = _LAZY[name]
+    found = import_module(module)
+    return found if attribute is None else getattr(found, attribute)
+
+
+def __dir__() -> list[str]:
+    return __all__

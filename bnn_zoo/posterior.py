@@ -1,0 +1,267 @@
+"""``Posterior``: what every fit returns, whatever the method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from bnn_zoo.datasets import Dataset
+from bnn_zoo.engine import predictive
+from bnn_zoo.engine.context import Context
+from bnn_zoo.engine.density import Problem
+from bnn_zoo.engine.draws import Draws, Kind
+from bnn_zoo.engine.scaling import Scaling
+from bnn_zoo.errors import bad_value, check_count
+from bnn_zoo.inputs import as_inputs, as_targets
+from bnn_zoo.prediction import Prediction, Source
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+    from bnn_zoo.reports.convergence import Diagnosis
+
+PREDICTION_KINDS = ("monte_carlo", "plug_in", "linearized", "moments")
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What a fit cost.
+
+    Attributes
+    ----------
+    compile_seconds : float
+        Spent compiling; 0 where equal programs had been compiled before.
+    run_seconds : float
+        All the rest of the fit.
+    gradient_evaluations : int
+        Of the log posterior of all rows (or of a batch), warm-up, training and all chains included.
+    """
+
+    compile_seconds: float
+    run_seconds: float
+    gradient_evaluations: int
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Posterior:
+    """Draws from an (approximate) posterior, and all that is asked of them. Immutable.
+
+    Made by `bnn_zoo.fit`. Inputs and outputs are in the units of the data that were fitted.
+
+    Attributes
+    ----------
+    model, method : object
+        What was fitted, and how.
+    data : Dataset
+        The training data, in the user's units.
+    seed : int
+        Repeats the fit.
+    standardize : bool
+        Whether data were centred and scaled inside.
+    timing : Timing
+        Seconds and gradients.
+    problem : Problem
+        Model and data on the model's scale.
+    result : Draws
+        What the method returned: positions in unconstrained coordinates, statistics, facts about the run.
+    """
+
+    model: Any
+    method: Any
+    data: Dataset
+    seed: int
+    standardize: bool
+    timing: Timing
+    problem: Problem
+    result: Draws
+    scaling: Scaling
+    model_name: str
+    method_name: str
+    x64: bool = False
+    attributes: dict[str, str] = field(default_factory=dict)
+
+    # --- draws ------------------------------------------------------------------------------------------------------
+
+    @property
+    def kind(self) -> Kind:
+        """``"markov"``, ``"independent"`` or ``"members"``: which diagnostics mean something."""
+        return self.result.kind
+
+    @property
+    def num_chains(self) -> int:
+        """C: chains, or modes of a mixture; 1 otherwise."""
+        return self.result.positions.shape[0]
+
+    @property
+    def num_draws(self) -> int:
+        """S: draws a chain."""
+        return self.result.positions.shape[1]
+
+    @property
+    def complete(self) -> bool:
+        """False when an interrupt ended the fit early: the draws are those made until then."""
+        return self.result.complete
+
+    @cached_property
+    def draws(self) -> dict[str, np.ndarray]:
+        """Sites as ``(C, S, *site)``, in constrained space.
+
+        Weights are on the scale that the network works on. The noise (a site that the model declares to be in the units
+        of y) comes back in the user's units.
+        """
+        with jax.enable_x64(self.x64):
+            flat = predictive.sites(self.problem, self._flat)
+        in_units = getattr(self.model, "sites_in_target_units", ())
+        lead = (self.num_chains, self.num_draws)
+        return {
+            name: value.reshape(lead + value.shape[1:])
+            * value.dtype.type(self.scaling.y_scale if name in in_units else 1)
+            for name, value in flat.items()
+        }
+
+    @property
+    def stats(self) -> dict[str, np.ndarray]:
+        """Statistics of each draw, ``(C, S)``, by ArviZ's names; ``lp`` is on the model's scale."""
+        return self.result.stats
+
+    @cached_property
+    def idata(self) -> xr.DataTree:
+        """ArviZ 1.x ``DataTree``.
+
+        Groups ``posterior``, ``sample_stats``, ``log_likelihood``, ``posterior_predictive``, ``observed_data`` and
+        ``constant_data``, filled without running the model again where that can be; settings, seed, versions and
+        timings as attributes.
+        """
+        from bnn_zoo.tree import build
+
+        return build(self)
+
+    # --- functions and predictions ----------------------------------------------------------------------------------
+
+    def function_draws(self, x: Any) -> np.ndarray:
+        """Return f(x) of every draw, ``(C, S, n)``, in the units of the target."""
+        with jax.enable_x64(self.x64):
+            f = predictive.locations(self.problem, self._flat, self._model_inputs(x))
+        return self.scaling.from_model(f).reshape(self.num_chains, self.num_draws, -1)
+
+    def predict(self, x: Any, *, kind: str | None = None) -> Prediction:
+        """Return the predictive distribution at ``x (n, d)``, in memory that does not grow with draws or rows.
+
+        Parameters
+        ----------
+        x : array-like
+            Inputs ``(n, d)``; a pandas frame is matched by column name.
+        kind : str or None
+            ``"monte_carlo"``: the mixture over all draws. ``"plug_in"``: the one network of a point fit. ``None``:
+            ``"plug_in"`` for a point fit, ``"monte_carlo"`` for all others.
+
+        Raises
+        ------
+        ZooValueError
+            If ``x`` does not fit, or the method does not have that kind.
+        """
+        kind = self._prediction_kind(kind)
+        return Source(self.problem, self._flat, self._model_inputs(x), self.scaling, self.x64).predict(kind)
+
+    def log_likelihood(self, x: Any, y: Any) -> np.ndarray:
+        """Return the log density of each row of ``(x, y)`` under each draw, ``(C, S, n)``, per unit of the target."""
+        inputs = self._model_inputs(x)
+        targets = self.scaling.targets(as_targets(y, len(inputs)))
+        with jax.enable_x64(self.x64):
+            flat = predictive.pointwise(self.problem, self._flat, inputs, targets)
+        return (flat + self.scaling.log_jacobian).reshape(self.num_chains, self.num_draws, -1)
+
+    # --- judgement --------------------------------------------------------------------------------------------------
+
+    def evaluate(self, x: Any, y: Any) -> pd.Series:
+        """Return scores on ``(x, y)``, in original units; see `bnn_zoo.reports.scores.evaluate`."""
+        from bnn_zoo.reports.scores import evaluate
+
+        return evaluate(self.predict(x), y)
+
+    def diagnose(self, x: Any = None) -> Diagnosis:
+        """Return a verdict on the draws, judged by f(x); see `bnn_zoo.reports.convergence.diagnose`.
+
+        ``x`` are held-out inputs to judge at, beside the training inputs; points between training inputs by default.
+        """
+        from bnn_zoo.reports.convergence import diagnose
+
+        return diagnose(self, None if x is None else as_inputs(x, self.data.feature_names))
+
+    def report(self, path: Any, test: Any = None) -> Any:
+        """Write one self-contained HTML page, with scores on ``test`` when given, and return its path."""
+        from bnn_zoo.reports.page import write
+
+        return write(self, path, test)
+
+    # --- more draws -------------------------------------------------------------------------------------------------
+
+    def resume(self, num_samples: int, *, progress: bool = True) -> Posterior:
+        """Return a posterior with ``num_samples`` more draws a chain.
+
+        Fit, then resume, gives the draws of one long fit, bit for bit, and compiles nothing.
+
+        Raises
+        ------
+        ZooValueError
+            If the method has no going on, or the fit was interrupted.
+        """
+        check_count("num_samples", num_samples)
+        if not hasattr(self.method, "resume"):
+            raise bad_value(
+                "the method", "a sampler, which can go on", self.method_name, "Fit again with more steps or members."
+            )
+        if self.result.state is None:
+            raise bad_value("the fit", "complete", "one that was interrupted", "Fit again: the same seed repeats it.")
+        context = Context(progress=progress)
+        with jax.enable_x64(self.x64), context.watch.running():
+            result = self.method.resume(self.problem, self.result, num_samples, context)
+        timing = Timing(
+            self.timing.compile_seconds + context.watch.compile_seconds,
+            self.timing.run_seconds + context.watch.run_seconds,
+            result.gradients,
+        )
+        return replace(self, result=result, timing=timing)
+
+    # --- showing ----------------------------------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        what = {"markov": "chains", "independent": "components", "members": "group of members"}[self.kind]
+        partial = "" if self.complete else ", interrupted"
+        return (
+            f"Posterior of {self.attributes['model']}\n"
+            f"  by {self.attributes['method']}\n"
+            f"  on {self.data!r}, standardize={self.standardize}, seed={self.seed}\n"
+            f"  {self.num_chains} {what} × {self.num_draws} draws of {self.problem.size} parameters{partial}; "
+            f"{self.timing.compile_seconds:.1f} s compiling, {self.timing.run_seconds:.1f} s running, "
+            f"{self.timing.gradient_evaluations:,} gradients"
+        )
+
+    # --- inner ------------------------------------------------------------------------------------------------------
+
+    @property
+    def _flat(self) -> np.ndarray:
+        return self.result.positions.reshape(-1, self.problem.size)
+
+    def _model_inputs(self, x: Any) -> np.ndarray:
+        return self.scaling.inputs(as_inputs(x, self.data.feature_names))
+
+    def _prediction_kind(self, kind: str | None) -> str:
+        point = self.kind == "members" and self._flat.shape[0] == 1
+        own = "plug_in" if point else "monte_carlo"
+        if kind is None or kind == own:
+            return own
+        if kind not in PREDICTION_KINDS:
+            raise bad_value("kind", "one of " + ", ".join(map(repr, PREDICTION_KINDS)), repr(kind), "None picks.")
+        reasons = {
+            "monte_carlo": "A point fit has one network; use kind='plug_in'.",
+            "plug_in": "There is no one best network among draws; fit with method 'map' for a point prediction.",
+            "linearized": "Only a Laplace approximation has it.",
+            "moments": "Only deterministic variational inference has it.",
+        }
+        raise bad_value("kind", f"{own!r} for method {self.method_name}", repr(kind), reasons[kind])

@@ -1,0 +1,185 @@
+"""``Prediction``: what a posterior says of new observations, in the user's units."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import jax
+import numpy as np
+
+from bnn_zoo.engine import mixture, predictive
+from bnn_zoo.engine.compiled import call
+from bnn_zoo.engine.density import Problem
+from bnn_zoo.engine.keys import seed_key
+from bnn_zoo.engine.likelihood import Likelihood
+from bnn_zoo.engine.scaling import Scaling
+from bnn_zoo.errors import bad_value, check_between, check_count
+from bnn_zoo.inputs import as_targets
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Prediction:
+    """Predictive distribution at ``n`` inputs: an equal mixture, over draws, of the model's observation distribution.
+
+    Moments are computed at once, in one compiled loop in bounded memory. Quantiles, densities and scores are exact for
+    the mixture, not sampled, and computed a block of rows at a time when asked for.
+
+    Attributes
+    ----------
+    mean : ndarray
+        ``(n,)``, in the units of the target, like all that follow.
+    std : ndarray
+        ``(n,)``: ``std² = epistemic_std² + aleatoric_std²``.
+    epistemic_std : ndarray
+        ``(n,)``: standard deviation of f(x) between draws, what more data would shrink.
+    aleatoric_std : ndarray
+        ``(n,)``: root of the mean noise variance, what more data would not shrink.
+    kind : str
+        How it was made: ``"monte_carlo"`` over draws, or ``"plug_in"`` at one network.
+    """
+
+    mean: np.ndarray
+    epistemic_std: np.ndarray
+    aleatoric_std: np.ndarray
+    kind: str
+    _source: Source = field(repr=False)
+
+    @property
+    def std(self) -> np.ndarray:
+        """Standard deviation ``(n,)`` of an observation."""
+        return np.hypot(self.epistemic_std, self.aleatoric_std)
+
+    @property
+    def is_normal(self) -> bool:
+        """Whether this is a mixture of Normals, for which every quantity has a closed form or an exact root."""
+        return self._source.is_normal
+
+    def __len__(self) -> int:
+        return len(self.mean)
+
+    def __repr__(self) -> str:
+        def middle(a: np.ndarray) -> str:
+            return f"{np.median(a):.4g}"
+
+        return (
+            f"Prediction(n={len(self)}, kind={self.kind!r}, draws={self._source.num_draws}: median mean "
+            f"{middle(self.mean)}, epistemic_std {middle(self.epistemic_std)}, "
+            f"aleatoric_std {middle(self.aleatoric_std)})"
+        )
+
+    def quantile(self, q: float | list[float] | np.ndarray) -> np.ndarray:
+        """Return quantiles ``(len(q), n)``, by root finding on the mixture's distribution function.
+
+        Raises
+        ------
+        ZooValueError
+            Unless every level lies strictly between 0 and 1.
+        """
+        levels = np.atleast_1d(np.asarray(q, np.float64))
+        if levels.ndim != 1 or not ((levels > 0) & (levels < 1)).all():
+            raise bad_value("q", "one or more levels strictly between 0 and 1", repr(q), "0.5 is the median.")
+        out = np.empty((len(levels), len(self)))
+        for where, parts in self._source.blocks():
+            out[:, where] = mixture.evaluate("quantile", parts, levels)[:, : where.stop - where.start]
+        return self._source.scaling.from_model(out)
+
+    def interval(self, prob: float = 0.9) -> np.ndarray:
+        """Return the central interval ``(n, 2)`` that holds an observation with probability ``prob``."""
+        check_between("prob", prob, 0, 1, "0.9 is usual.")
+        return self.quantile([0.5 - prob / 2, 0.5 + prob / 2]).T
+
+    def cdf(self, y: object) -> np.ndarray:
+        """Return P(Y ≤ y) of each row ``(n,)``: the probability integral transform of ``y (n,)``."""
+        return self._rowwise("cdf", y)
+
+    def log_prob(self, y: object) -> np.ndarray:
+        """Return the log predictive density ``(n,)`` at ``y (n,)``, per unit of the target."""
+        return self._rowwise("log_prob", y) + self._source.scaling.log_jacobian
+
+    def crps(self, y: object) -> np.ndarray:
+        """Return the continuous ranked probability score ``(n,)``, in units of the target; less is better."""
+        return self._rowwise("crps", y) * self._source.scaling.y_scale
+
+    def sample(self, num: int = 1, seed: int = 0) -> np.ndarray:
+        """Return ``(num, n)`` observations; one row of it is one joint draw, from one network.
+
+        Draws of the posterior are used without replacement until all have been used.
+        """
+        check_count("num", num)
+        return self._source.sample(num, seed, len(self))
+
+    def _rowwise(self, name: str, y: object) -> np.ndarray:
+        targets = self._source.scaling.targets(as_targets(y, len(self)))
+        out = np.empty(len(self))
+        for where, parts in self._source.blocks():
+            count = where.stop - where.start
+            # The last block is padded: give its spare rows a target that is as good as any.
+            block = np.zeros(next(iter(parts.parameters.values())).shape[1])
+            block[:count] = targets[where]
+            out[where] = mixture.evaluate(name, parts, block)[:count]
+        return out
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Where a prediction's components come from, recomputed a block of rows at a time."""
+
+    problem: Problem
+    positions: np.ndarray
+    x: np.ndarray
+    scaling: Scaling
+    x64: bool
+
+    @property
+    def num_draws(self) -> int:
+        """Components of the mixture."""
+        return len(self.positions)
+
+    @property
+    def is_normal(self) -> bool:
+        """Whether the model observes a Normal."""
+        z = jax.ShapeDtypeStruct((self.problem.size,), self.problem.x.dtype)
+        return jax.eval_shape(self.problem.likelihood, z, self.problem.x).is_normal
+
+    def blocks(self) -> Iterator[tuple[slice, Likelihood]]:
+        """Slices of rows and their components ``(T, rows)``, the last block padded."""
+        parts = predictive.padded_components(self.problem, self.positions, self.x)
+        while True:
+            with jax.enable_x64(self.x64):
+                try:
+                    where, block = next(parts)
+                except StopIteration:
+                    return
+            yield where, block
+
+    def predict(self, kind: str) -> Prediction:
+        """Return the moments and, behind them, all the rest."""
+        with jax.enable_x64(self.x64):
+            mean, between, within = predictive.moments(self.problem, self.positions, self.x)
+        scale = self.scaling.y_scale
+        return Prediction(
+            mean=self.scaling.from_model(mean),
+            epistemic_std=np.sqrt(between.astype(np.float64)) * scale,
+            aleatoric_std=np.sqrt(within.astype(np.float64)) * scale,
+            kind=kind,
+            _source=self,
+        )
+
+    def sample(self, num: int, seed: int, rows: int) -> np.ndarray:
+        """``(num, rows)`` observations in the user's units."""
+        key = seed_key(seed)
+        generator = np.random.default_rng(int(seed))
+        rounds = -(-num // self.num_draws)
+        which = np.concatenate([generator.permutation(self.num_draws) for _ in range(rounds)])[:num]
+        chosen = Source(self.problem, self.positions[which], self.x, self.scaling, self.x64)
+        out = np.empty((num, rows))
+        for block, (where, parts) in enumerate(chosen.blocks()):
+            with jax.enable_x64(self.x64):
+                noisy = call(_sample, (), parts, key, np.uint32(block))
+            out[:, where] = np.asarray(noisy)[:, : where.stop - where.start]
+        return self.scaling.from_model(out)
+
+
+def _sample(parts: Likelihood, key: jax.Array, block: jax.Array) -> jax.Array:
+    return parts.sample(jax.random.fold_in(key, block))

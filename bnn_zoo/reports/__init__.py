@@ -1,0 +1,1 @@
+"""Reports: how good is this posterior?"""

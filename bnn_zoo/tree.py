@@ -1,0 +1,59 @@
+"""A posterior as an ArviZ 1.x ``xarray.DataTree``, filled by hand: nothing is sampled or traced that is known."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+if TYPE_CHECKING:
+    from bnn_zoo.posterior import Posterior
+
+
+def build(posterior: Posterior) -> xr.DataTree:
+    """Return the tree of ``posterior``; see `bnn_zoo.posterior.Posterior.idata`."""
+    data, observed = posterior.data, posterior.problem.observed
+    chains = {"chain": np.arange(posterior.num_chains), "draw": np.arange(posterior.num_draws)}
+    rows = {"row": np.arange(len(data.y))}
+    prediction = posterior.predict(data.x).sample(posterior.num_chains * posterior.num_draws, seed=posterior.seed)
+    cube = ("chain", "draw", "row")
+
+    def per_row(values: np.ndarray) -> xr.Dataset:
+        return xr.Dataset({observed: (cube, values)}, coords={**chains, **rows})
+
+    groups = {
+        "posterior": _sites(posterior, chains),
+        "sample_stats": xr.Dataset({n: (("chain", "draw"), v) for n, v in posterior.stats.items()}, coords=chains),
+        "log_likelihood": per_row(posterior.log_likelihood(data.x, data.y)),
+        "posterior_predictive": per_row(prediction.reshape(posterior.num_chains, posterior.num_draws, -1)),
+        "observed_data": xr.Dataset({observed: (("row",), data.y)}, coords=rows),
+        "constant_data": xr.Dataset(
+            {"x": (("row", "feature"), data.x)}, coords={**rows, "feature": list(data.feature_names)}
+        ),
+    }
+    attributes = {
+        **posterior.attributes,
+        "compile_seconds": posterior.timing.compile_seconds,
+        "run_seconds": posterior.timing.run_seconds,
+        "gradient_evaluations": posterior.timing.gradient_evaluations,
+    }
+    for group in groups.values():
+        group.attrs.update(attributes)
+    tree = xr.DataTree.from_dict(groups)
+    tree.attrs.update(attributes)
+    return tree
+
+
+def _sites(posterior: Posterior, chains: dict[str, np.ndarray]) -> xr.Dataset:
+    features = list(posterior.data.feature_names)
+    variables: dict[str, Any] = {}
+    coords: dict[str, Any] = dict(chains)
+    for name, value in posterior.draws.items():
+        dims = ["chain", "draw"]
+        for axis, length in enumerate(value.shape[2:]):
+            by_feature = axis == 0 and length == len(features) and name in ("relevance", "w_0")
+            dims.append("feature" if by_feature else f"{name}_dim_{axis}")
+            coords[dims[-1]] = features if by_feature else np.arange(length)
+        variables[name] = (tuple(dims), value)
+    return xr.Dataset(variables, coords=coords)
