@@ -1,0 +1,84 @@
+"""README and CONTRIBUTING: their code runs, and their tables are the registries'."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import bnn_zoo as zoo
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
+
+
+def code(text: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+
+
+def worked(name: str) -> str:
+    return re.search(rf"<!-- test: {name} -->\n```python\n(.*?)```", CONTRIBUTING, flags=re.DOTALL)[1]
+
+
+def as_markdown(table) -> str:
+    lines = ["| " + " | ".join(table.columns) + " |", "|---" * len(table.columns) + "|"]
+    lines += [
+        "| " + " | ".join(f"`{v}`" if c in ("name", "class") else str(v) for c, v in row.items()) + " |"
+        for _, row in table.iterrows()
+    ]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("registry", [zoo.models, zoo.methods], ids=["models", "methods"])
+def test_the_readme_shows_the_registry(registry):
+    name = registry.__name__.split(".")[-1]
+    shown = re.search(rf"<!-- table: {name} -->\n(.*?)\n<!-- end -->", README, flags=re.DOTALL)[1]
+    assert shown == as_markdown(registry.table()), f"paste the new table:\n{as_markdown(registry.table())}"
+
+
+def test_the_readme_code_runs_as_written(tmp_path, monkeypatch, capsys):
+    """With fewer draws, which is the only edit made."""
+    monkeypatch.chdir(tmp_path)
+    first, second = code(README)
+    quick = "zoo.methods.NUTS(num_warmup=50, num_samples=50, num_chains=2, max_tree_depth=4)"
+    assert '"nuts"' in first and "zoo.methods.NUTS(num_samples=500)" in second
+    scope: dict = {}
+    exec(first.replace('"nuts"', quick), scope)
+    exec(second.replace("zoo.methods.NUTS(num_samples=500)", quick), scope)
+    printed = capsys.readouterr().out
+    assert "rmse" in printed and "Diagnosis" in printed
+    assert (tmp_path / "diabetes.html").stat().st_size > 10_000
+    assert set(scope["posterior"].draws) == {"w", "scale"}
+
+
+def test_the_worked_model_fits_and_adds_a_line():
+    """Its linear part has a wide prior, so a steep line is fitted that the network's narrow prior cannot reach."""
+    scope: dict = {}
+    exec(worked("model"), scope)
+    x = np.linspace(-1, 1, 40)[:, None]
+    y = 30 * x[:, 0]
+    model = scope["SkipMLP"](hidden=(5,), weight_scale=0.1, linear_scale=50.0, noise=0.1)
+    posterior = zoo.fit(model, zoo.methods.MAP(num_restarts=2), (x, y), progress=False)
+    assert model == scope["SkipMLP"](hidden=(5,), weight_scale=0.1, linear_scale=50.0, noise=0.1)
+    assert np.abs(posterior.predict(x).mean - y).max() < 0.1
+
+
+def test_the_worked_method_samples_the_exact_posterior():
+    """One weight, known in closed form: mean within 5 Monte Carlo standard errors, and it can be continued."""
+    from bnn_zoo.reports.convergence import chain_diagnostics
+
+    scope: dict = {}
+    exec(worked("method"), scope)
+    x, y = np.ones((8, 1)), np.full(8, 3.0)
+    model = zoo.models.Linear(weight_scale=2.0, bias_scale=1.0, noise=1.5)
+    posterior = zoo.fit(model, scope["Barker"](num_samples=2000), (x, y), standardize=False, progress=False)
+    posterior = posterior.resume(500, progress=False)
+    f = posterior.function_draws(x[:1])
+    assert f.shape == (4, 2500, 1)
+    prior, noise = 2.0**2 + 1.0, 1.5**2 / 8  # f = w + b, seen through the mean of eight observations
+    mean, sd = 3.0 * prior / (prior + noise), np.sqrt(prior * noise / (prior + noise))
+    error = sd / np.sqrt(chain_diagnostics(f)["ess_bulk"][0])
+    assert abs(f.mean() - mean) < 5 * error
