@@ -63,11 +63,11 @@ def check_between(argument: str, value: object, low: float, high: float, mend: s
         raise bad_value(argument, f"between {low} and {high}", repr(value), mend or "Give a number inside that range.")
 
 
-def check_choice(argument: str, value: object, choices: Iterable[str]) -> None:
+def check_choice(argument: str, value: object, choices: Iterable[str | None]) -> None:
     """Raise unless ``value`` is one of ``choices``."""
     choices = list(choices)
     if value not in choices:
-        near = difflib.get_close_matches(str(value), choices, n=1)
+        near = difflib.get_close_matches(str(value), [str(choice) for choice in choices], n=1)
         hint = f"Did you mean {near[0]!r}?" if near else f"Choose {choices[0]!r} if unsure."
         raise bad_value(argument, "one of " + ", ".join(map(repr, choices)), repr(value), hint)
 
