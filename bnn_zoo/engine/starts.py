@@ -17,7 +17,7 @@ from bnn_zoo.engine.training import Schedule
 from bnn_zoo.errors import bad_value
 
 STARTS = ("prior", "map", "ensemble")
-WARM_START = Schedule(num_steps=1000, learning_rate=0.01)
+WARM_START = Schedule(num_steps=5000, learning_rate=0.02)
 
 
 @dataclass(frozen=True, eq=False)

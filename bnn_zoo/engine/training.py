@@ -199,37 +199,36 @@ def _advance(schedule: Schedule, problem: Problem, state: _State, num_steps: jax
 
 
 def _polish(most: int, problem: Problem, z: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """L-BFGS on all rows until the gradient is as small as the precision allows, or nothing improves."""
+    """L-BFGS on all rows until the gradient is as small as the precision allows, or nothing improves.
+
+    Of points whose values rounding cannot tell apart, the one of smaller gradient is kept.
+    """
     # The loss is not divided by n here: its curvature is then of the size that the line search starts from.
     objective = problem.potential
     optimizer = optax.lbfgs()
     gradient_of = optax.value_and_grad_from_state(objective)
-    tolerance = 1e-3 * jnp.sqrt(jnp.finfo(z.dtype).eps / jnp.finfo(jnp.float32).eps)
+    eps = jnp.finfo(z.dtype).eps
+    tolerance = 1e-4 * jnp.sqrt(eps / jnp.finfo(jnp.float32).eps)
 
     def one(z: jax.Array) -> tuple[jax.Array, Any]:
         def go_on(carry: tuple) -> jax.Array:
-            _, state, step, _, _, stalled = carry
-            norm = jnp.linalg.norm(optax.tree.get(state, "grad"))
-            return (step < most) & ((step == 0) | (norm > tolerance)) & (stalled < 10)
+            _, _, step, _, best_norm, _, stalled = carry
+            return (step < most) & (best_norm > tolerance) & (stalled < 10)
 
         def body(carry: tuple) -> tuple:
-            z, state, step, best_value, best, stalled = carry
+            z, state, step, best_value, best_norm, best, stalled = carry
             value, gradient = gradient_of(z, state=state)
             update, state = optimizer.update(gradient, state, z, value=value, grad=gradient, value_fn=objective)
             z = optax.apply_updates(z, update)
-            new = optax.tree.get(state, "value")
-            better = new < best_value
-            return (
-                z,
-                state,
-                step + 1,
-                jnp.where(better, new, best_value),
-                jnp.where(better, z, best),
-                jnp.where(better, 0, stalled + 1),
-            )
+            new, norm = optax.tree.get(state, "value"), jnp.linalg.norm(optax.tree.get(state, "grad"))
+            blur = 4 * eps * jnp.abs(best_value)
+            better = (new < best_value - blur) | ((new < best_value + blur) & (norm < best_norm))
+            kept = (jnp.where(better, a, b) for a, b in ((new, best_value), (norm, best_norm), (z, best)))
+            return z, state, step + 1, *kept, jnp.where(better, 0, stalled + 1)
 
-        start = (z, optimizer.init(z), 0, objective(z), z, 0)
-        _, _, steps, _, best, _ = lax.while_loop(go_on, body, start)
+        value, gradient = jax.value_and_grad(objective)(z)
+        start = (z, optimizer.init(z), 0, value, jnp.linalg.norm(gradient), z, 0)
+        _, _, steps, _, _, best, _ = lax.while_loop(go_on, body, start)
         return best, steps
 
     return jax.vmap(one)(z)

@@ -1,0 +1,102 @@
+"""Closed forms that tests compare against, in NumPy alone, each with its derivation.
+
+They use nothing of the package, so that a mistake cannot be on both sides.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+
+@dataclass(frozen=True, eq=False)
+class LinearPosterior:
+    """Bayesian linear regression, ``y = x·w + b + noise·ε``, ``w_j ~ N(0, weight_scale²)``, ``b ~ N(0, bias_scale²)``.
+
+    With Φ = [x, 1] and P the diagonal of prior precisions, the log joint is −|y − Φθ|²/(2σ²) − θᵀPθ/2 + const.
+    It is quadratic in θ = (w, b), so θ | y is Normal; minus its Hessian is A = ΦᵀΦ/σ² + P, hence the covariance A⁻¹,
+    and the gradient vanishes at A θ = Φᵀy/σ², hence the mean A⁻¹Φᵀy/σ² (also the ridge solution, the MAP).
+    """
+
+    x: np.ndarray  # (n, d)
+    y: np.ndarray  # (n,)
+    weight_scale: float
+    bias_scale: float
+    noise: float
+
+    @property
+    def prior_sd(self) -> np.ndarray:
+        """(d + 1,), the bias last."""
+        return np.append(np.full(self.x.shape[1], self.weight_scale), self.bias_scale)
+
+    @property
+    def precision(self) -> np.ndarray:
+        phi = with_ones(self.x)
+        return phi.T @ phi / self.noise**2 + np.diag(self.prior_sd**-2.0)
+
+    @property
+    def cov(self) -> np.ndarray:
+        """Posterior covariance of (w, b), (d + 1, d + 1)."""
+        return np.linalg.inv(self.precision)
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Posterior mean of (w, b), (d + 1,)."""
+        return np.linalg.solve(self.precision, with_ones(self.x).T @ self.y / self.noise**2)
+
+    def function(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean ``(k,)`` and covariance ``(k, k)`` of f at ``x (k, d)``.
+
+        f(x*) = φ(x*)·θ is linear in θ ~ N(m, S).
+        So is the vector of several such values, Φ* θ.
+        Its mean is Φ* m and its covariance Φ* S Φ*ᵀ.
+        """
+        phi = with_ones(x)
+        return phi @ self.mean, phi @ self.cov @ phi.T
+
+    def predictive(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation ``(k,)`` of a new observation at ``x``: f plus independent noise."""
+        mean, cov = self.function(x)
+        return mean, np.sqrt(np.diag(cov) + self.noise**2)
+
+    @property
+    def log_evidence(self) -> float:
+        """log p(y).
+
+        y = Φθ + σε is a sum of independent Normals, θ ~ N(0, D).
+        So y ~ N(0, K) with K = Φ D Φᵀ + σ² I.
+        Its log density at the data is the evidence.
+        """
+        phi = with_ones(self.x)
+        cov = phi @ np.diag(self.prior_sd**2) @ phi.T + self.noise**2 * np.eye(len(self.y))
+        return float(stats.multivariate_normal(np.zeros(len(self.y)), cov).logpdf(self.y))
+
+    def log_density(self, theta: np.ndarray) -> float:
+        """log p(θ | y), normalised; with it, log p(θ, y) − log p(θ | y) = log p(y) at any θ."""
+        return float(stats.multivariate_normal(self.mean, self.cov).logpdf(theta))
+
+
+def with_ones(x: np.ndarray) -> np.ndarray:
+    """``[x, 1]``."""
+    return np.column_stack([x, np.ones(len(x))])
+
+
+def relu_kernel(x: np.ndarray, depth: int, weight_scale: float, bias_scale: float) -> np.ndarray:
+    """Prior covariance ``(k, k)`` of f at ``x (k, d)`` of an infinitely wide ReLU network of ``depth`` hidden layers.
+
+    Weights have variance weight_scale² / inputs and biases bias_scale², so pre-activations of the first layer have
+    covariance K⁰(x, x') = s_b² + s_w² x·x'/d; wide layers average over units, so each next one has
+    K^{l+1} = s_b² + s_w² E[relu(u) relu(v)] with (u, v) ~ N(0, K^l) (Lee 2018, equation 4), where
+    E[relu(u) relu(v)] = √(K_uu K_vv) (sin t + (π − t) cos t) / 2π and cos t is their correlation (Cho & Saul 2009, J₁).
+    """
+    kernel = bias_scale**2 + weight_scale**2 * x @ x.T / x.shape[1]
+    for _ in range(depth):
+        sd = np.sqrt(np.diag(kernel))
+        cosine = np.clip(kernel / np.outer(sd, sd), -1, 1)
+        angle = np.arccos(cosine)
+        both = np.outer(sd, sd) * (np.sin(angle) + (math.pi - angle) * cosine) / (2 * math.pi)
+        kernel = bias_scale**2 + weight_scale**2 * both
+    return kernel
