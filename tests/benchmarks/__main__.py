@@ -1,6 +1,7 @@
 """Every benchmark that needs no outside data, one after the other: ``make bench``.
 
-Machine description first, so that a printed table can be judged. `starts` needs a folder of UCI sets, and is run by hand.
+Machine description first, so that a printed table can be judged. `starts` needs a folder of UCI sets:
+run it by hand.
 """
 
 from __future__ import annotations
