@@ -46,6 +46,14 @@ def join(model: Callable, x: np.ndarray, y: np.ndarray, dtype: Any = None) -> Pr
                 f"site {name!r}, whose shape follows the rows: {shape}",
                 "Marginalise it out, or make it a global parameter.",
             )
+    for name, shape in latent["factors"].items():
+        if longer["factors"].get(name) != shape:
+            raise bad_value(
+                f"numpyro.factor {name!r}",
+                "part of the prior, free of the rows",
+                f"one term a row, {shape}",
+                "Observe y through a distribution: numpyro.sample('y', ..., obs=y).",
+            )
     read = {name: shape for name, shape in latent["derived"].items() if longer["derived"].get(name) == shape}
     hidden = {f"{name}_decentered" for name in read}
     reported = tuple(name for name in latent["raw"] if name not in hidden) + tuple(read)
@@ -73,9 +81,9 @@ class _Opaque:
 
 
 def _shapes(model: Callable, shape: tuple[int, int], dtype: Any) -> tuple[str, dict[str, dict]]:
-    """Name of the observed site, and shapes of unconstrained latents and of deterministic sites, at ``shape``."""
+    """Name of the observed site, and shapes of unconstrained latents, deterministic sites and factors, at ``shape``."""
     rows = shape[0]
-    found: dict[str, Any] = {"raw": {}, "derived": {}, "observed": []}
+    found: dict[str, Any] = {"raw": {}, "derived": {}, "factors": {}, "observed": []}
 
     def look(key: jax.Array, x: jax.Array, y: jax.Array) -> None:
         trace = handlers.trace(handlers.seed(model, key)).get_trace(x, y)
@@ -84,7 +92,7 @@ def _shapes(model: Callable, shape: tuple[int, int], dtype: Any) -> tuple[str, d
                 found["observed"].append(name)
                 _check_observed(name, site, rows)
             elif site["type"] == "sample" and site["is_observed"]:
-                _check_factor(name, site, rows)
+                found["factors"][name] = tuple(site["fn"].batch_shape)
             elif site["type"] == "sample":
                 found["raw"][name] = _raw_shape(name, site)
             elif site["type"] == "deterministic":
@@ -125,16 +133,6 @@ def _check_observed(name: str, site: dict, rows: int) -> None:
             "If the network ends in one column, take it: f[:, 0].",
         )
     unwrap(fn, rows)
-
-
-def _check_factor(name: str, site: dict, rows: int) -> None:
-    if rows in tuple(site["fn"].batch_shape):
-        raise bad_value(
-            f"numpyro.factor {name!r}",
-            "part of the prior, free of the rows",
-            f"one term a row, {tuple(site['fn'].batch_shape)}",
-            "Observe y through a distribution: numpyro.sample('y', ..., obs=y).",
-        )
 
 
 def _check_plate(name: str, site: dict) -> None:

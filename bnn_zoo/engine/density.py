@@ -20,10 +20,12 @@ import numpyro
 from jax import lax
 from numpyro import handlers
 from numpyro.distributions import Distribution, Unit, biject_to
+from numpyro.distributions.util import sum_rightmost
 from numpyro.primitives import Messenger
 
 from bnn_zoo.engine.layout import Layout
 from bnn_zoo.engine.likelihood import Likelihood, unwrap
+from bnn_zoo.errors import bad_value
 
 Batch = tuple[jax.Array, jax.Array]
 
@@ -150,7 +152,13 @@ class Problem:
         return {name: trace[name]["value"] for name in self.reported}
 
     def unconstrain(self, sites: dict[str, jax.Array]) -> jax.Array:
-        """Vector ``(p,)`` at which the latent sites have these values."""
+        """Vector ``(p,)`` at which the latent sites have these values.
+
+        Every latent site must be there, the auxiliary ones (``w_decentered``) of a reparameterised model included.
+        """
+        missing = [slot.name for slot in self.layout.slots if slot.name not in sites]
+        if missing:
+            raise bad_value("sites", "a value of every latent site", f"none of {', '.join(missing)}", "Add them.")
         seeded = handlers.seed(handlers.substitute(self.model, data=sites), jax.random.PRNGKey(0))
         trace = handlers.trace(seeded).get_trace(self.x, None)
         return self.layout.flatten(
@@ -198,7 +206,11 @@ class Problem:
                 return None
             transform = biject_to(site["fn"].support)
             value = transform(raw[name])
-            numpyro.factor(f"_{name}_log_det", jnp.sum(transform.log_abs_det_jacobian(raw[name], value)))
+            log_det = transform.log_abs_det_jacobian(raw[name], value)
+            # Summed over the event alone: inside a plate, which spreads a factor over its entries, a sum over the
+            # batch would be counted once an entry.
+            extra = jnp.ndim(log_det) - jnp.ndim(value) + len(site["fn"].event_shape)
+            numpyro.factor(f"_{name}_log_det", sum_rightmost(log_det, extra))
             return value
 
         placed = handlers.substitute(self.model, substitute_fn=place)
