@@ -139,8 +139,9 @@ class Source:
     @property
     def is_normal(self) -> bool:
         """Whether the model observes a Normal."""
-        z = jax.ShapeDtypeStruct((self.problem.size,), self.problem.x.dtype)
-        return jax.eval_shape(self.problem.likelihood, z, self.problem.x).is_normal
+        with jax.enable_x64(self.x64):
+            z = jax.ShapeDtypeStruct((self.problem.size,), self.problem.x.dtype)
+            return jax.eval_shape(self.problem.likelihood, z, self.problem.x).is_normal
 
     def blocks(self) -> Iterator[tuple[slice, Likelihood]]:
         """Slices of rows and their components ``(T, rows)``, the last block padded."""

@@ -52,6 +52,7 @@ def quantile(components: Likelihood, q: jax.Array) -> jax.Array:
 
 def _quantile(components: Likelihood, q: jax.Array) -> jax.Array:
     low, high = _bracket(components, q)
+    fine = 1e-12 * _smallest_scale(components)
 
     def body(carry: tuple) -> tuple:
         low, high, y, _, step = carry
@@ -65,7 +66,7 @@ def _quantile(components: Likelihood, q: jax.Array) -> jax.Array:
 
     def go_on(carry: tuple) -> jax.Array:
         low, high, y, moved, step = carry
-        near = 1e-12 * (1.0 + jnp.abs(y))
+        near = fine + 4 * jnp.finfo(y.dtype).eps * jnp.abs(y)
         return jnp.any((moved > near) & (high - low > near)) & (step < 300)
 
     middle = 0.5 * (low + high)
@@ -75,11 +76,15 @@ def _quantile(components: Likelihood, q: jax.Array) -> jax.Array:
 def _bracket(components: Likelihood, q: jax.Array) -> tuple[jax.Array, jax.Array]:
     if components.is_normal:
         own = components.parameters["loc"] + components.parameters["scale"] * ndtri(q)
-        pad = 1e-9 * (1.0 + jnp.abs(own))
+        pad = 1e-9 * (components.parameters["scale"] + jnp.abs(own))
         return jnp.min(own - pad, axis=0), jnp.max(own + pad, axis=0)
-    middle = jnp.mean(components.location, axis=0)
-    width = jnp.sqrt(jnp.mean(components.variance, axis=0) + jnp.var(components.location, axis=0))
-    width = jnp.where(jnp.isfinite(width) & (width > 0), width, 1.0)
+    # Heavy tails have no mean, or no variance: the components' location and scale then say where to look.
+    where = components.location
+    where = jnp.where(jnp.isfinite(where), where, components.parameters.get("loc", 0.0))
+    spread = jnp.sqrt(components.variance)
+    spread = jnp.where(jnp.isfinite(spread) & (spread > 0), spread, components.parameters.get("scale", 1.0))
+    middle = jnp.mean(where, axis=0)
+    width = jnp.sqrt(jnp.mean(spread**2, axis=0) + jnp.var(where, axis=0))
 
     def outside(carry: tuple) -> jax.Array:
         return jnp.any((cdf(components, carry[0]) > q) | (cdf(components, carry[1]) < q)) & (carry[2] < 1e12)
@@ -89,6 +94,13 @@ def _bracket(components: Likelihood, q: jax.Array) -> tuple[jax.Array, jax.Array
         return middle - factor * width, middle + factor * width, factor
 
     return lax.while_loop(outside, widen, (middle - 4 * width, middle + 4 * width, 4.0))[:2]
+
+
+def _smallest_scale(components: Likelihood) -> jax.Array:
+    """Scale ``(m,)`` of each row's narrowest component: the distance that a quantile is accurate against."""
+    spread = components.parameters["scale"] if components.is_normal else jnp.sqrt(components.variance)
+    usable = jnp.isfinite(spread) & (spread > 0)
+    return jnp.min(jnp.where(usable, spread, components.parameters.get("scale", 1.0)), axis=0)
 
 
 def crps(nodes: int, components: Likelihood, y: jax.Array) -> jax.Array:

@@ -172,7 +172,7 @@ def test_quantiles_density_and_distribution_function_of_a_prediction(standardize
     x = new_inputs(standardize)
     prediction = found.posterior.predict(x)
     components = stats.norm(found.posterior.function_draws(x), found.noise)
-    for q in (0.001, 0.05, 0.5, 0.9, 0.999):
+    for q in (0.02, 0.05, 0.5, 0.9, 0.98):  # farther out the error of a mean of few draws is not normal
         y = found.observation.ppf(q)
         # Near its quantile y the mixture's F is q plus the Monte Carlo error of the mean of the components' F at y.
         error = _mcse(components.cdf(y))
