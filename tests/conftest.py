@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 os.environ["MPLBACKEND"] = "Agg"  # before anything imports matplotlib
@@ -26,6 +27,12 @@ class Compilations:
 
     def reset(self) -> None:
         self.count = 0
+
+
+@pytest.fixture(scope="session", autouse=True)
+def heed_interrupts() -> None:
+    """A shell starts what runs in the background with Ctrl-C ignored; tests of interrupts need it heard."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

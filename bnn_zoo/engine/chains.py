@@ -15,6 +15,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
@@ -65,7 +66,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Plan:
-    """Chains are advanced in groups: one chain each in threads, all of them in one otherwise."""
+    """Chains are advanced in groups: one chain each by ``"threads"``, all in one otherwise."""
 
     method: str
     num_groups: int
@@ -151,6 +152,11 @@ def resume(method: MarkovMethod, problem: Problem, draws: Draws, num_samples: in
     )
 
 
+def law_of(method: MarkovMethod) -> MarkovMethod:
+    """Return ``method`` less what only says how often its kernel is called, so that fits share programs."""
+    return replace(method, num_samples=MOST_DRAWS, num_chains=1, thinning=1, start="prior")  # type: ignore[type-var]
+
+
 def make_plan(num_chains: int, chain_method: str) -> Plan:
     """Choose how chains run: ``"auto"`` follows the number and the kind of devices."""
     devices = jax.local_devices()
@@ -163,19 +169,19 @@ def make_plan(num_chains: int, chain_method: str) -> Plan:
     return Plan(chain_method, 1, 1)
 
 
-def _grouped(plan: Plan, function: Callable, num_shared: int) -> Callable:
-    """Give ``function`` (problem, one chain's arrays, shared arrays) the chain axis that a group of ``plan`` has."""
-    if plan.method == "threads":
+def _grouped(where: str, function: Callable, num_shared: int) -> Callable:
+    """Give ``function`` (problem, one chain's arrays, shared arrays) the chain axis that a group of chains has."""
+    if where == "threads":
         return function
 
     def each(problem: Problem, *arrays: Any) -> Any:
         chains, shared = arrays[: len(arrays) - num_shared], arrays[len(arrays) - num_shared :]
         axes = (*(0 for _ in chains), *(None for _ in shared))
-        if plan.method == "vectorized" or jax.local_devices()[0].platform != "cpu":
+        if where == "vectorized" or jax.local_devices()[0].platform != "cpu":
             return jax.vmap(partial(function, problem), in_axes=axes)(*arrays)
         return lax.map(lambda one: function(problem, *one, *shared), chains)
 
-    if plan.method == "vectorized":
+    if where == "vectorized":
         return each
 
     def sharded(problem: Problem, *arrays: Any) -> Any:
@@ -191,13 +197,13 @@ def _grouped(plan: Plan, function: Callable, num_shared: int) -> Callable:
 
 
 @runs_once
-def begin_group(plan: Plan, method: MarkovMethod, problem: Problem, z: jax.Array, key: jax.Array) -> Any:
+def begin_group(where: str, method: MarkovMethod, problem: Problem, z: jax.Array, key: jax.Array) -> Any:
     """`begin` for one group of chains."""
-    return _grouped(plan, partial(begin, method), 0)(problem, z, key)
+    return _grouped(where, partial(begin, method), 0)(problem, z, key)
 
 
 def advance_group(
-    plan: Plan,
+    where: str,
     method: MarkovMethod,
     capacity: int,
     problem: Problem,
@@ -206,18 +212,19 @@ def advance_group(
     thinning: jax.Array,
 ) -> Any:
     """`advance` for one group of chains."""
-    return _grouped(plan, partial(advance, method, capacity), 2)(problem, state, num_draws, thinning)
+    return _grouped(where, partial(advance, method, capacity), 2)(problem, state, num_draws, thinning)
 
 
 def requests(method: MarkovMethod, problem: Problem, plan: Plan) -> list[Request]:
     """Every program that `sample` will call: compiled side by side, they take little longer than the longest."""
+    law = law_of(method)
     lead = () if plan.method == "threads" else (method.num_chains,)
     z = jax.ShapeDtypeStruct((*lead, problem.size), problem.x.dtype)
     key = jax.ShapeDtypeStruct((*lead, 2), np.uint32)
-    state, count = jax.eval_shape(partial(begin_group, plan, method), problem, z, key), np.int32(0)
+    state, count = jax.eval_shape(partial(begin_group, plan.method, law), problem, z, key), np.int32(0)
     return [
-        (advance_group, (plan, method, _capacity(problem)), (problem, state, count, count)),
-        (begin_group, (plan, method), (problem, z, key)),
+        (advance_group, (plan.method, law, _capacity(problem)), (problem, state, count, count)),
+        (begin_group, (plan.method, law), (problem, z, key)),
         (_begin_keys, (method.num_chains,), (jax.ShapeDtypeStruct((2,), np.uint32),)),
         *starts.requests(method.start, problem, method.num_chains),
     ]
@@ -227,7 +234,8 @@ def _begin_groups(
     method: MarkovMethod, problem: Problem, z: np.ndarray, keys: np.ndarray, plan: Plan, context: Context
 ) -> tuple[Any, ...]:
     pieces = [(z[c], keys[c]) for c in range(len(z))] if plan.method == "threads" else [(z, keys)]
-    return tuple(call(begin_group, (plan, method), problem, *piece, watch=context.watch) for piece in pieces)
+    static = (plan.method, law_of(method))
+    return tuple(call(begin_group, static, problem, *piece, watch=context.watch) for piece in pieces)
 
 
 def _capacity(problem: Problem) -> int:
@@ -241,8 +249,7 @@ class _Group:
         self.state = state
         self.warmup_left, self.draws_left, self.thinning = warmup, draws, thinning
         self.steps = 10
-        self.positions: list[np.ndarray] = []
-        self.stats: list[dict[str, np.ndarray]] = []
+        self.taken: list[tuple[np.ndarray, dict[str, np.ndarray]]] = []
         self.num_gradients = 0
 
     @property
@@ -263,8 +270,8 @@ class _Group:
         if self.warmup_left:
             self.warmup_left -= thinning
         else:
-            self.positions.append(np.asarray(positions).take(range(num_draws), axis=axis))
-            self.stats.append(stats)
+            # In one step, so that a thread that is left behind by an interrupt leaves whole chunks.
+            self.taken.append((np.asarray(positions).take(range(num_draws), axis=axis), stats))
             self.draws_left -= num_draws
         steps = num_draws * thinning
         self.steps = max(1, min(int(steps * CHUNK_SECONDS / max(seconds, 1e-6)), 4 * steps))
@@ -274,7 +281,7 @@ def _drive(method: MarkovMethod, problem: Problem, run: Run, warmup: int, num_sa
     """Advance all groups, a chunk at a time from a queue, until each has its draws or the user interrupts."""
     plan, capacity = run.plan, _capacity(problem)
     count = np.int32(0)
-    static = (plan, method, capacity)
+    static = (plan.method, law_of(method), capacity)
     program = compiled(advance_group, static, problem, run.groups[0], count, count, watch=context.watch)
     groups = [_Group(state, warmup, num_samples, method.thinning) for state in run.groups]
     waiting: queue.SimpleQueue[_Group] = queue.SimpleQueue()
@@ -309,31 +316,41 @@ def _drive(method: MarkovMethod, problem: Problem, run: Run, warmup: int, num_sa
     interrupted = False
     with Progress(type(method).__name__, total, context.progress) as progress:
         threads = [threading.Thread(target=guarded, args=(progress,), daemon=True) for _ in range(plan.workers)]
-        for thread in threads:
-            thread.start()
         try:
-            while any(thread.is_alive() for thread in threads):
-                for thread in threads:
-                    thread.join(0.05)
+            for thread in threads:
+                thread.start()
+            _wait_for(threads)
         except KeyboardInterrupt:
             interrupted = True
             stop.set()
-            for thread in threads:
-                thread.join()
+            # What is being computed is waited for; a second interrupt leaves it, with the draws made before.
+            with suppress(KeyboardInterrupt):
+                _wait_for(threads)
     if failures:
         raise failures[0]
-    return _collect(groups, plan, interrupted)
+    interrupted = interrupted and not all(group.done for group in groups)
+    drawn = [list(group.taken) for group in groups]
+    if interrupted and not all(drawn):
+        raise KeyboardInterrupt("stopped during warm-up, before there were draws" if warmup else "no new draws yet")
+    return _collect(groups, drawn, plan, interrupted)
 
 
-def _collect(groups: list[_Group], plan: Plan, interrupted: bool) -> Draws:
-    least = min(sum(p.shape[-2] for p in group.positions) for group in groups)
-    if interrupted and least == 0:
-        raise KeyboardInterrupt("stopped during warm-up: there are no draws yet")
+def _wait_for(threads: list[threading.Thread]) -> None:
+    while any(thread.is_alive() for thread in threads):
+        for thread in threads:
+            if thread.is_alive():
+                thread.join(0.05)
+
+
+def _collect(groups: list[_Group], drawn: list[list[tuple]], plan: Plan, interrupted: bool) -> Draws:
+    """Join the chunks that each group has drawn; after an interrupt as many draws of each as the last has."""
+    least = min(sum(positions.shape[-2] for positions, _ in chunks) for chunks in drawn)
     lead = (lambda a: a[None]) if plan.method == "threads" else (lambda a: a)
     positions, stats = [], []
-    for group in groups:
-        positions.append(lead(np.concatenate(group.positions, axis=-2))[:, :least])
-        stats.append({n: lead(np.concatenate([s[n] for s in group.stats], axis=-1))[:, :least] for n in group.stats[0]})
+    for chunks in drawn:
+        positions.append(lead(np.concatenate([p for p, _ in chunks], axis=-2))[:, :least])
+        names = chunks[0][1]
+        stats.append({n: lead(np.concatenate([s[n] for _, s in chunks], axis=-1))[:, :least] for n in names})
     return Draws(
         positions=np.concatenate(positions),
         kind="markov",
