@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import platform
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from typing import Any
 
 import jax
@@ -22,7 +22,7 @@ from bnn_zoo.posterior import Posterior, Timing
 log = logging.getLogger("bnn_zoo")
 
 DEFAULT_DATA = "diabetes"
-LIBRARIES = ("bnn-zoo", "jax", "numpyro", "blackjax", "optax", "numpy", "arviz")
+LIBRARIES = ("jax", "numpyro", "blackjax", "optax", "numpy", "arviz")
 
 
 def fit(
@@ -125,6 +125,8 @@ def check_draws(problem: Any, positions: np.ndarray) -> None:
 
 def provenance(model: Any, method: Any, data: str, seed: int, standardize: bool, x64: bool) -> dict[str, str]:
     """Return what is needed to repeat a fit, as attributes that any file format can hold."""
+    from bnn_zoo import __version__
+
     found = {
         "model": readable(model),
         "method": readable(method),
@@ -135,12 +137,8 @@ def provenance(model: Any, method: Any, data: str, seed: int, standardize: bool,
         "python": platform.python_version(),
         "device": jax.devices()[0].device_kind,
     }
-    for library in LIBRARIES:
-        try:
-            found[f"version_{library}"] = version(library)
-        except PackageNotFoundError:
-            continue
-    return found
+    found["version_bnn_zoo"] = __version__  # of the package itself, which may run from a folder
+    return found | {f"version_{library}": version(library) for library in LIBRARIES}
 
 
 def readable(value: Any) -> str:

@@ -8,6 +8,7 @@ diagnostic appears only where it means something: R-hat for chains, never for me
 from __future__ import annotations
 
 from dataclasses import dataclass
+from html import escape
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -24,16 +25,23 @@ RHAT = (1.01, 1.05)  # Vehtari (2021) ask for 1.01; beyond 1.05 chains plainly d
 ESS_PER_CHAIN = (100, 25)  # Vehtari (2021): 100 a chain, for the diagnostics themselves to be trusted
 EBFMI = (0.3, 0.2)  # Betancourt (2016)
 MCSE = (0.1, 0.25)  # Monte Carlo error of the mean of f(x), as a share of its posterior sd
+SPREAD = (0.25, 1.0)  # relative error of an sd of f(x) over independent networks: 9 of them give 0.25
 
 
 @dataclass(frozen=True)
 class Check:
-    """One line of a diagnosis."""
+    """One line of a diagnosis: what was found, and what to do about it (nothing, where it passed)."""
 
     name: str
     value: float
     status: Status
-    sentence: str
+    finding: str
+    mend: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """Finding and mend."""
+        return f"{self.finding} {self.mend}".rstrip()
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -47,12 +55,15 @@ class Diagnosis:
     points : pandas.DataFrame
         One row an input at which f was judged: ``where`` (``"training"``, ``"between"`` or ``"held-out"``), and for
         chains R-hat, bulk and tail ESS, posterior sd and MCSE of f(x), in the units of the target.
+    x : numpy.ndarray
+        Those inputs ``(k, d)``, in the units of the data.
     kind : str
         Kind of the draws.
     """
 
     checks: tuple[Check, ...]
     points: pd.DataFrame
+    x: np.ndarray
     kind: str
 
     @property
@@ -67,9 +78,14 @@ class Diagnosis:
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row a check: check, value, status, what it says."""
+        """One row a check: check, value, status, what it says and what to do."""
         rows = [(c.name, c.value, c.status, c.sentence) for c in self.checks]
         return pd.DataFrame(rows, columns=["check", "value", "status", "sentence"])
+
+    @property
+    def mends(self) -> tuple[str, ...]:
+        """What to do, each thing once, the most pressing first."""
+        return tuple(dict.fromkeys(check.mend for check in self.checks if check.mend))
 
     @property
     def summary(self) -> str:
@@ -84,17 +100,20 @@ class Diagnosis:
     def __repr__(self) -> str:
         marks = {"passed": "ok      ", "doubtful": "doubtful", "failed": "FAILED  "}
         lines = [f"Diagnosis: {self.verdict.upper()}"]
-        lines += [f"  {marks[c.status]}  {c.name}: {c.sentence}" for c in self.checks]
+        lines += [f"  {marks[c.status]}  {c.name}: {c.finding}" for c in self.checks]
+        lines += ["What to do:"] * bool(self.mends) + [f"  - {mend}" for mend in self.mends]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
         colours = {"passed": "#1a7f37", "doubtful": "#9a6700", "failed": "#b42318"}
         rows = "".join(
             f'<tr><td style="color:{colours[c.status]};text-align:left"><b>{c.status}</b></td>'
-            f'<td style="text-align:left">{c.name}</td><td style="text-align:left">{c.sentence}</td></tr>'
+            f'<td style="text-align:left">{c.name}</td><td style="text-align:left">{escape(c.finding)}</td></tr>'
             for c in self.checks
         )
-        return f'<b style="color:{colours[self.verdict]}">Diagnosis: {self.verdict}</b><table>{rows}</table>'
+        todo = "".join(f"<li>{escape(mend)}</li>" for mend in self.mends)
+        todo = f"What to do:<ul>{todo}</ul>" if todo else ""
+        return f'<b style="color:{colours[self.verdict]}">Diagnosis: {self.verdict}</b><table>{rows}</table>{todo}'
 
 
 def diagnose(posterior: Posterior, held_out: np.ndarray | None = None) -> Diagnosis:
@@ -107,12 +126,9 @@ def diagnose(posterior: Posterior, held_out: np.ndarray | None = None) -> Diagno
     else:
         checks = _judge_members(posterior)
     if not posterior.complete:
-        checks.append(
-            Check(
-                "complete", 0.0, "doubtful", "The fit was interrupted; these are the draws made until then. Fit again."
-            )
-        )
-    return Diagnosis(tuple(sorted(checks, key=lambda check: SEVERITY[check.status])), points, posterior.kind)
+        said = "The fit was interrupted; these are the draws made until then."
+        checks.append(Check("complete", 0.0, "doubtful", said, "Fit again: the same seed repeats these draws."))
+    return Diagnosis(tuple(sorted(checks, key=lambda check: SEVERITY[check.status])), points, x, posterior.kind)
 
 
 def probe_points(training: np.ndarray, held_out: np.ndarray | None) -> tuple[np.ndarray, list[str]]:
@@ -174,43 +190,52 @@ def _judge_chains(
 
 
 def _agreement(posterior: Posterior, points: pd.DataFrame) -> list[Check]:
-    chains, checks = posterior.num_chains, []
+    chains, checks, mend = posterior.num_chains, [], _longer(posterior)
     if chains == 1:
-        checks.append(
-            Check(
-                "R-hat of f(x)", np.nan, "doubtful", "One chain cannot disagree with itself: use num_chains=4 or more."
-            )
-        )
+        said = "One chain cannot disagree with itself."
+        checks.append(Check("R-hat of f(x)", np.nan, "doubtful", said, "Use num_chains=4 or more."))
     else:
         worst = points.loc[points.rhat.idxmax()]
-        said = f"R-hat of f(x) is at most {worst.rhat:.3f} (median {points.rhat.median():.3f})"
+        median = f"(median {points.rhat.median():.3f})"
         checks.append(
             _graded(
                 "R-hat of f(x)",
                 worst.rhat,
                 RHAT,
-                f"{said}: chains agree on the functions.",
-                f"{said}, at a {worst['where']} point: chains {_how_far(worst.rhat)}. {_longer(posterior)}",
+                f"R-hat of f(x) is at most {worst.rhat:.3f} {median}: chains agree on the functions.",
+                f"R-hat of f(x) reaches {worst.rhat:.3f} {median}, {_PLACES[worst['where']]}: "
+                f"chains {_how_far(worst.rhat)}.",
+                mend,
             )
         )
     for name, words in (("ess_bulk", "bulk"), ("ess_tail", "tail")):
         least = float(points[name].min())
         limits = tuple(-limit * chains for limit in ESS_PER_CHAIN)
-        said = f"{words} ESS of f(x) is at least {least:.0f} of {chains * posterior.num_draws} draws"
+        count = chains * posterior.num_draws
         checks.append(
             _graded(
                 f"{words} ESS of f(x)",
                 -least,
                 limits,
-                f"{said}.",
-                f"{said}, {ESS_PER_CHAIN[0]} a chain are wanted. {_longer(posterior)}",
+                f"{words} ESS of f(x) is at least {least:.0f} of {count} draws.",
+                f"{words} ESS of f(x) falls to {least:.0f} of {count} draws; {ESS_PER_CHAIN[0]} a chain are wanted.",
+                mend,
                 shown=least,
             )
         )
     share = float((points.mcse / points.sd.where(points.sd > 0, np.inf)).max())
-    said = f"the Monte Carlo error of the mean of f(x) is at most {100 * share:.1f} % of its posterior sd"
-    checks.append(_graded("MCSE of f(x)", share, MCSE, f"{said}.", f"{said}. {_longer(posterior)}"))
+    error = "the Monte Carlo error of the mean of f(x)"
+    good = f"{error} is at most {100 * share:.1f} % of its posterior sd."
+    bad = f"{error} reaches {100 * share:.1f} % of its posterior sd."
+    checks.append(_graded("MCSE of f(x)", share, MCSE, good, bad, mend))
     return checks
+
+
+_PLACES = {
+    "training": "at a training input",
+    "between": "at a point between training inputs",
+    "held-out": "at a held-out input",
+}
 
 
 def _how_far(rhat: float) -> str:
@@ -226,11 +251,8 @@ def _scalar_sites(posterior: Posterior) -> list[Check]:
     worst = int(np.argmax(found["rhat"]))
     name, rhat = list(scalars)[worst], float(found["rhat"][worst])
     said = f"R-hat of the site {name!r} is {rhat:.3f}, bulk ESS {found['ess_bulk'][worst]:.0f}"
-    return [
-        _graded(
-            "R-hat of scalar sites", rhat, RHAT, f"{said}.", f"{said}: chains {_how_far(rhat)}. {_longer(posterior)}"
-        )
-    ]
+    bad = f"{said}: chains {_how_far(rhat)}."
+    return [_graded("R-hat of scalar sites", rhat, RHAT, f"{said}.", bad, _longer(posterior))]
 
 
 def _hamiltonian(posterior: Posterior) -> list[Check]:
@@ -245,7 +267,8 @@ def _hamiltonian(posterior: Posterior) -> list[Check]:
                 (0.0, 0.01),
                 "No divergent transitions.",
                 f"{count} divergent transitions ({100 * share:.1f} %): the sampler cannot follow the posterior "
-                "somewhere. Raise target_accept to 0.95, or give scales a prior away from 0.",
+                "somewhere.",
+                "Raise target_accept to 0.95, or give scales a prior away from 0.",
                 shown=count,
             )
         )
@@ -258,7 +281,7 @@ def _hamiltonian(posterior: Posterior) -> list[Check]:
                 -value,
                 tuple(-limit for limit in EBFMI),
                 f"{said}: momenta reach all energies.",
-                f"{said}, below {EBFMI[0]}: energies are explored slowly, as with heavy tails or a funnel. "
+                f"{said}, below {EBFMI[0]}: energies are explored slowly, as with heavy tails or a funnel.",
                 "Tighten the priors of scales, or warm up longer.",
                 shown=value,
             )
@@ -275,7 +298,8 @@ def _hamiltonian(posterior: Posterior) -> list[Check]:
                 (0.05, 0.5),
                 f"{100 * share:.0f} % of trajectories reach the longest length, {full} steps.",
                 f"{100 * share:.0f} % of trajectories are cut off at {full} steps, so the chain moves more slowly than "
-                f"it could. Raise max_tree_depth to {depth + 1} or warm up longer.",
+                "it could.",
+                f"Raise max_tree_depth to {depth + 1} or warm up longer.",
                 never_fails=True,
             )
         )
@@ -291,8 +315,9 @@ def _acceptance(rate: float, method: object) -> Check:
     if rate < 0.01:
         status = "failed"
     said = f"Mean acceptance is {rate:.2f}, for a target of {target:.2f}"
-    mend = "." if status == "passed" else ": the step size has not settled. Warm up longer."
-    return Check("acceptance", rate, status, said + mend)
+    if status == "passed":
+        return Check("acceptance", rate, status, f"{said}.")
+    return Check("acceptance", rate, status, f"{said}: the step size has not settled.", "Warm up longer.")
 
 
 def ebfmi(energy: np.ndarray) -> np.ndarray:
@@ -305,17 +330,7 @@ def ebfmi(energy: np.ndarray) -> np.ndarray:
 
 
 def _judge_members(posterior: Posterior) -> list[Check]:
-    checks, info = [], posterior.result.info
-    if posterior.num_draws == 1:
-        checks.append(
-            Check(
-                "spread",
-                0.0,
-                "doubtful",
-                "One network has no uncertainty about its weights: intervals hold noise alone, and are too narrow away "
-                "from data. Use it as a baseline, or fit with 'nuts'.",
-            )
-        )
+    checks, info = [_spread(posterior)], posterior.result.info
     if "gradient_norm" in info:
         norm, scale = float(info["gradient_norm"]), float(np.sqrt(posterior.problem.size))
         said = f"The gradient of the log posterior has norm {norm:.3g} over {posterior.problem.size} parameters"
@@ -325,12 +340,26 @@ def _judge_members(posterior: Posterior) -> list[Check]:
                 norm / scale,
                 (0.1, 10.0),
                 f"{said}: a stationary point.",
-                f"{said}: training stopped before a maximum. Raise num_steps or polish_steps; with a prior on "
-                "the noise and more weights than rows there may be none.",
+                f"{said}: training stopped before a maximum.",
+                "Raise num_steps or polish_steps; with a prior on the noise and more weights than rows there may be no "
+                "maximum.",
                 shown=norm,
             )
         )
     return checks
+
+
+def _spread(posterior: Posterior) -> Check:
+    """How well the sd of f(x) is known from ``count`` independent draws: to 1 / √(2 (count - 1)) of itself."""
+    count = posterior.num_chains * posterior.num_draws
+    if count == 1:
+        said = "One network has no doubt about its weights: intervals hold noise alone, too narrow away from data."
+        return Check("spread", 0.0, "doubtful", said, "Use it as a baseline, or fit with 'nuts'.")
+    error = 1 / np.sqrt(2 * (count - 1))
+    said = f"The sd of f(x) over {count} networks is known to about {100 * error:.0f} % of itself."
+    return _graded(
+        "precision of the spread", error, SPREAD, said, said, "Take more members or draws.", never_fails=True
+    )
 
 
 # --- grading --------------------------------------------------------------------------------------------------------
@@ -342,14 +371,15 @@ def _graded(
     limits: tuple[float, ...],
     good: str,
     bad: str,
+    mend: str,
     *,
     shown: float | None = None,
     never_fails: bool = False,
 ) -> Check:
     """Grade ``value``: passed up to the first limit, doubtful up to the second, failed beyond or if not a number."""
     status: Status = "passed" if value <= limits[0] else "doubtful" if value <= limits[1] or never_fails else "failed"
-    sentence = good if status == "passed" else bad
-    return Check(name, float(value if shown is None else shown), status, sentence[0].upper() + sentence[1:])
+    finding, mend = (good, "") if status == "passed" else (bad, mend)
+    return Check(name, float(value if shown is None else shown), status, finding[0].upper() + finding[1:], mend)
 
 
 def _longer(posterior: Posterior) -> str:

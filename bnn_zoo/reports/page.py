@@ -70,6 +70,7 @@ CONSEQUENCES = {
     "tree depth": "Trajectories were cut off: this costs time rather than correctness.",
     "acceptance": "The step size had not settled: effective draws cost more than they need to.",
     "spread": "Intervals hold noise alone: away from the data they are too narrow, and nothing here warns of it.",
+    "precision of the spread": "With so few networks the width of intervals is itself uncertain.",
     "stationarity": "Training stopped short of a maximum: more steps would give another network.",
     "complete": "The fit was interrupted: what is shown comes from the draws made until then.",
 }
@@ -162,12 +163,14 @@ def gallery(posterior: Posterior, data: Dataset) -> list[Picture]:
     """List the plots that mean something for this posterior, those of predictions on ``data``."""
     one = data.num_features == 1
     rows = f"{len(data)} rows of {data.name}"
+    bands = "The inner band is doubt about the function, the outer one adds the noise of an observation."
+    if posterior.num_chains * posterior.num_draws == 1:
+        bands = "The band is noise alone, as there is one network."
     found = [
         Picture(
             "predictive",
             "Predictions" if one else "Observed against predicted",
-            f"Predictive mean and 90 % intervals over {data.feature_names[0]}, with {rows}. "
-            "The inner band is doubt about the function, the outer one adds the noise of an observation."
+            f"Predictive mean and 90 % intervals over {data.feature_names[0]}, with {rows}. {bands}"
             if one
             else f"Each of {rows}, with its central 90 % interval; crosses lie outside theirs.",
             lambda: plots.predictive(posterior, data),
@@ -213,9 +216,7 @@ def in_words(
     # Under perfect calibration: the error estimated from the hits themselves would be 0 where all of them hit.
     nominal = np.sqrt(0.9 * 0.1 / len(data))
     off = (scores["coverage_90"] - 0.9) / nominal
-    judgement = (
-        "in line with chance" if abs(off) <= 2 else "they are too narrow" if off < 0 else "they are too wide"
-    )
+    judgement = "in line with chance" if abs(off) <= 2 else "they are too narrow" if off < 0 else "they are too wide"
     doubt = float(np.mean(prediction.epistemic_std**2) / np.mean(prediction.std**2))
     sentences = [
         f"Predictions of {target} are typically off by {error} (root mean squared error); always predicting the mean "
@@ -269,7 +270,7 @@ def _score_rows(scores: pd.Series, data: Dataset) -> list[tuple[str, ...]]:
 
 def _caveats(diagnosis: Diagnosis, held_out: bool, rows: int) -> list[str]:
     def consequence(check: Check) -> str:
-        return f"{check.name} ({check.status}): {CONSEQUENCES.get(check.name, check.sentence)}"
+        return f"{check.name} ({check.status}): {CONSEQUENCES.get(check.name, check.finding)}"
 
     found = [consequence(check) for check in diagnosis.checks if check.status != "passed"]
     if not held_out:
