@@ -8,18 +8,15 @@ import jax
 import numpyro.infer
 from numpyro.infer.hmc import HMCState
 
-from bnn_zoo.engine import chains
-from bnn_zoo.engine.context import Context
 from bnn_zoo.engine.density import Problem
-from bnn_zoo.engine.draws import Draws
 from bnn_zoo.engine.identity import settings
 from bnn_zoo.errors import check_between, check_positive
-from bnn_zoo.methods.mcmc.lengths import check_lengths
+from bnn_zoo.methods.mcmc.markov import MarkovChain, check_lengths
 from bnn_zoo.methods.mcmc.nuts import hamiltonian_statistics
 
 
 @settings
-class HMC:
+class HMC(MarkovChain):
     """Hamiltonian Monte Carlo (NumPyro's), every trajectory of the same length.
 
     Choose it over NUTS when a fixed cost an iteration matters or a good trajectory length is known.
@@ -66,11 +63,3 @@ class HMC:
     def observe(self, state: HMCState) -> dict[str, jax.Array]:
         """Return the statistics of one iteration, named as ArviZ names them."""
         return hamiltonian_statistics(state)
-
-    def run(self, problem: Problem, key: jax.Array, context: Context) -> Draws:
-        """Warm up and draw."""
-        return chains.sample(self, problem, key, context)
-
-    def resume(self, problem: Problem, draws: Draws, num_samples: int, context: Context) -> Draws:
-        """Go on for ``num_samples`` more draws a chain."""
-        return chains.resume(self, problem, draws, num_samples, context)

@@ -9,17 +9,14 @@ import jax.numpy as jnp
 from numpyro.infer.hmc_util import welford_covariance
 from numpyro.infer.mcmc import MCMCKernel
 
-from bnn_zoo.engine import chains
-from bnn_zoo.engine.context import Context
 from bnn_zoo.engine.density import Problem
-from bnn_zoo.engine.draws import Draws
 from bnn_zoo.engine.identity import settings
 from bnn_zoo.errors import check_between, check_positive
-from bnn_zoo.methods.mcmc.lengths import check_lengths
+from bnn_zoo.methods.mcmc.markov import MarkovChain, check_lengths
 
 
 @settings
-class MetropolisHastings:
+class MetropolisHastings(MarkovChain):
     """Gaussian random walk (BlackJAX's kernel), its scale and covariance adapted during warm-up.
 
     Choose it to teach, or where gradients do not exist; on a network of any size it moves slowly, and the diagnosis
@@ -68,14 +65,6 @@ class MetropolisHastings:
     def observe(self, state: WalkState) -> dict[str, jax.Array]:
         """Return the statistics of one iteration, named as ArviZ names them."""
         return {"acceptance_rate": state.accept_prob, "lp": state.log_density, "step_size": jnp.exp(state.log_step)}
-
-    def run(self, problem: Problem, key: jax.Array, context: Context) -> Draws:
-        """Warm up and draw."""
-        return chains.sample(self, problem, key, context)
-
-    def resume(self, problem: Problem, draws: Draws, num_samples: int, context: Context) -> Draws:
-        """Go on for ``num_samples`` more draws a chain."""
-        return chains.resume(self, problem, draws, num_samples, context)
 
 
 class WalkState(NamedTuple):

@@ -6,17 +6,14 @@ import jax
 import numpyro.infer
 from numpyro.infer.hmc import HMCState
 
-from bnn_zoo.engine import chains
-from bnn_zoo.engine.context import Context
 from bnn_zoo.engine.density import Problem
-from bnn_zoo.engine.draws import Draws
 from bnn_zoo.engine.identity import settings
 from bnn_zoo.errors import check_between, check_count, check_positive
-from bnn_zoo.methods.mcmc.lengths import check_lengths
+from bnn_zoo.methods.mcmc.markov import MarkovChain, check_lengths
 
 
 @settings
-class NUTS:
+class NUTS(MarkovChain):
     """No-U-Turn Sampler (NumPyro's): Hamiltonian trajectories that stop when they turn back.
 
     Choose it when a pass over the data is cheap and the answer matters: it is the reference for everything else.
@@ -77,14 +74,6 @@ class NUTS:
     def observe(self, state: HMCState) -> dict[str, jax.Array]:
         """Return the statistics of one iteration, named as ArviZ names them."""
         return hamiltonian_statistics(state)
-
-    def run(self, problem: Problem, key: jax.Array, context: Context) -> Draws:
-        """Warm up and draw."""
-        return chains.sample(self, problem, key, context)
-
-    def resume(self, problem: Problem, draws: Draws, num_samples: int, context: Context) -> Draws:
-        """Go on for ``num_samples`` more draws a chain."""
-        return chains.resume(self, problem, draws, num_samples, context)
 
 
 def hamiltonian_statistics(state: HMCState) -> dict[str, jax.Array]:
