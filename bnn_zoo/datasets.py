@@ -1,8 +1,9 @@
-"""Data to fit: the ``Dataset``, the ways to make one, and the sets that come with the zoo.
+"""Data to fit: the ``Dataset``, the ways to make one, and the sets that are known by name.
 
 This module stands alone: it knows nothing of models or methods. Everything is in the units it was measured in;
-``fit`` does the scaling. What arrays and tables are refused, and why, is written in ``bnn_zoo.inputs``. It runs past
-300 lines because this is where users' data come in: a third of it says what is wrong with them and how to mend it.
+``fit`` does the scaling. What arrays and tables are refused, and why, is written in ``bnn_zoo.inputs``; what the UCI
+sets hold, in ``bnn_zoo.uci``. It runs past 300 lines because this is where users' data come in: a third of it says what
+is wrong with them and how to mend it.
 """
 
 from __future__ import annotations
@@ -11,21 +12,22 @@ import difflib
 import os
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
+from functools import partial
 from html import escape
 from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from bnn_zoo import inputs
+from bnn_zoo import downloads, inputs, uci
 from bnn_zoo.errors import bad_type, bad_value, check_count, unknown_name
 from bnn_zoo.inputs import as_inputs, as_targets
 
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["Dataset", "Entry", "as_dataset", "as_inputs", "as_targets", "load", "table", "truth"]
+__all__ = ["Dataset", "Entry", "as_dataset", "as_inputs", "as_targets", "at_hand", "load", "table", "truth"]
 
 Curve = Callable[[Any], np.ndarray]
 
@@ -223,7 +225,7 @@ def as_dataset(data: Any) -> Dataset:
 
 @dataclass(frozen=True)
 class Entry:
-    """A set that comes with the zoo: one row of ``table()`` and the way to read it."""
+    """A set that is known by name: one row of ``table()`` and the way to read it."""
 
     name: str
     rows: int
@@ -231,39 +233,116 @@ class Entry:
     target: str
     description: str
     source: str
+    licence: str
     loader: Callable[[], Dataset]
+    standard_splits: int = 0
+    gap_splits: int = 0
+    file: str | None = None  # that is downloaded; None where the set comes with the zoo
 
 
-def load(name: str, split: int | None = None) -> Dataset:
-    """Load a set that comes with the zoo.
+@overload
+def load(name: str, split: None = None, *, gap: None = None) -> Dataset: ...
+@overload
+def load(name: str, split: int, *, gap: None = None) -> tuple[Dataset, Dataset]: ...
+@overload
+def load(name: str, split: None = None, *, gap: int) -> tuple[Dataset, Dataset]: ...
+def load(name: str, split: int | None = None, *, gap: int | None = None) -> Dataset | tuple[Dataset, Dataset]:
+    """Load a set by name, whole or parted into train and test as published.
+
+    The UCI sets are downloaded once, into the user's cache. Without a network, set the environment variable
+    ``BNN_ZOO_DATA`` to a folder that holds them as ``NAME/data.txt`` (and ``NAME/gap/index_train_0.txt`` and so on);
+    then nothing is downloaded. Every file is checked by its SHA-256.
 
     Parameters
     ----------
     name : str
         One of those that ``table()`` lists.
     split : int, optional
-        Which of the set's standard train and test splits. None of the present sets has any.
+        Which of the set's standard train and test splits, from 0: nine tenths and one tenth of the rows, at random,
+        the same as in the papers (Hernández-Lobato & Adams, ICML 2015).
+    gap : int, optional
+        Which of its gap splits, from 0, instead: to test is the middle third of the rows by feature number ``gap``, to
+        train what lies on both sides (Foong et al., arXiv 1906.11537, 2019).
+
+    Returns
+    -------
+    Dataset, or (Dataset, Dataset)
+        The whole set, in the order of its file; with ``split`` or ``gap`` (train, test), in the published order.
 
     Raises
     ------
     ZooTypeError, ZooValueError
-        An unknown name (the nearest known one is offered), or a split of a set that has no standard ones.
+        An unknown name (the nearest known one is offered); a split that the set does not have; both ``split`` and
+        ``gap``; data that cannot be downloaded, or that have another hash than they should.
+
+    Examples
+    --------
+    >>> train, test = load("yacht", split=3)  # doctest: +SKIP
+    >>> train, test = load("yacht", gap=5)  # what lies between low and high Froude numbers  # doctest: +SKIP
     """
+    entry = _entry(name)
+    if split is not None and gap is not None:
+        raise bad_value("gap", "None where split is given", repr(gap), "Ask for one of the two.")
+    # Both numbers are checked before anything is downloaded.
+    split, gap = _split_number(entry, "split", split), _split_number(entry, "gap", gap)
+    whole = entry.loader()
+    if split is not None:
+        train, test = uci.standard_split(len(whole), split)
+    elif gap is not None:
+        train, test = uci.gap_split(name, gap)
+    else:
+        return whole
+    return whole.subset(train), whole.subset(test)
+
+
+def _entry(name: Any) -> Entry:
     if not isinstance(name, str):
         raise bad_type("name", "the name of a set", repr(name), f"Choose from {', '.join(_REGISTRY)}.")
     if name not in _REGISTRY:
         raise unknown_name("name", name, _REGISTRY)
-    if split is not None:
-        mend = f"Make your own, load({name!r}).split(test_size=0.2, seed=0)."
-        raise bad_value("split", f"None for {name!r}, which has no standard splits", repr(split), mend)
-    return _REGISTRY[name].loader()
+    return _REGISTRY[name]
+
+
+def _split_number(entry: Entry, argument: str, number: Any) -> int | None:
+    """Give the number of a split as an int once the set is found to have it; None stays None."""
+    if number is None:
+        return None
+    kind, count = ("standard", entry.standard_splits) if argument == "split" else ("gap", entry.gap_splits)
+    if count == 0:
+        mend = f"Make your own, load({entry.name!r}).split(test_size=0.2, seed=0)."
+        rule = f"None for {entry.name!r}, of which the zoo knows no {kind} splits"
+        raise bad_value(argument, rule, repr(number), mend)
+    rule, last = f"from 0 to {count - 1} for {entry.name!r}", f"load({entry.name!r}, {argument}={count - 1})"
+    if isinstance(number, bool) or not isinstance(number, (int, np.integer)):
+        raise bad_type(argument, f"a whole number {rule}", repr(number), f"The last is {last}.")
+    if not 0 <= number < count:
+        raise bad_value(argument, rule, repr(number), f"The last is {last}.")
+    return int(number)
+
+
+def at_hand(name: str) -> bool:
+    """Tell whether ``load(name)`` knows the name and needs no network for it."""
+    entry = _REGISTRY.get(name)
+    return entry is not None and (entry.file is None or downloads.at_hand(entry.file))
+
+
+def num_splits(name: str) -> int:
+    """Tell how many standard splits a set has that ``load`` knows."""
+    return _entry(name).standard_splits
 
 
 def table() -> pandas.DataFrame:
-    """List the sets that ``load`` knows: name, rows, features, target, description, source."""
+    """List the sets that ``load`` knows, one a row; nothing is downloaded.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns name, rows, features, target, standard_splits and gap_splits (how many), description, source, licence.
+    """
     import pandas
 
-    columns = ["name", "rows", "features", "target", "description", "source"]
+    columns = ["name", "rows", "features", "target", "standard_splits", "gap_splits"]
+    columns += ["description", "source", "licence"]
     return pandas.DataFrame([[getattr(e, c) for c in columns] for e in _REGISTRY.values()], columns=columns)
 
 
@@ -319,7 +398,31 @@ def _read_diabetes() -> Dataset:
 
 
 def _synthetic(name: str, rows: int, description: str, source: str) -> Entry:
-    return Entry(name, rows, 1, "y", description, source, lambda: Dataset.from_csv(_data_file(f"{name}.csv"), "y"))
+    return Entry(name, rows, 1, "y", description, source, "Apache-2.0", partial(_read_synthetic, name))
+
+
+def _read_synthetic(name: str) -> Dataset:
+    return Dataset.from_csv(_data_file(f"{name}.csv"), "y")
+
+
+def _real(real: uci.RealSet) -> Entry:
+    return Entry(
+        name=real.name,
+        rows=real.rows,
+        features=len(real.features),
+        target=real.target,
+        description=real.description,
+        source=real.source,
+        licence=real.licence,
+        loader=partial(_read_real, real),
+        standard_splits=real.standard_splits,
+        gap_splits=real.gap_splits,
+        file=real.file,
+    )
+
+
+def _read_real(real: uci.RealSet) -> Dataset:
+    return Dataset(*uci.read(real), real.features, real.target, real.name)
 
 
 def _data_file(name: str) -> Path:
@@ -333,7 +436,7 @@ def _data_file(name: str) -> Path:
     raise bad_value(name, "in the data folder", f"neither {folders[0]} nor {folders[1]} with it", mend)
 
 
-# A new set is one more entry here, with its own loader.
+# A new set is one more entry here, with its own loader; one to download goes into uci.SETS, its hash to uci-files.txt.
 _ENTRIES = (
     Entry(
         name="diabetes",
@@ -342,6 +445,7 @@ _ENTRIES = (
         target="progression",
         description="progression of diabetes over a year, from ten measurements on each patient",
         source="Efron et al., Annals of Statistics 2004 (scikit-learn's copy, unscaled)",
+        licence="BSD-3-Clause, as scikit-learn",
         loader=_read_diabetes,
     ),
     _synthetic(
@@ -362,6 +466,7 @@ _ENTRIES = (
         "y = sin(2x) + N(0, (0.05 + 0.1x)²), x uniform on (0, 5): noise that grows with x",
         "made for this zoo",
     ),
+    *map(_real, uci.SETS),
 )
 _REGISTRY = {entry.name: entry for entry in _ENTRIES}
 

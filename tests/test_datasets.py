@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 import scipy.sparse
 
-from bnn_zoo import datasets
+from bnn_zoo import datasets, uci
 from bnn_zoo.datasets import Dataset, as_dataset, as_inputs, as_targets, load, truth
 from bnn_zoo.errors import ZooTypeError, ZooValueError
 
@@ -582,8 +582,10 @@ def test_table_tells_the_truth_about_each_set(name):
 
 def test_table_lists_every_set():
     table = datasets.table()
-    assert list(table.columns) == ["name", "rows", "features", "target", "description", "source"]
-    assert list(table["name"]) == ["diabetes", "cubic", "two_clusters", "wave"]
+    assert list(table.columns) == [
+        "name", "rows", "features", "target", "standard_splits", "gap_splits", "description", "source", "licence",
+    ]  # fmt: skip
+    assert list(table["name"]) == ["diabetes", "cubic", "two_clusters", "wave", *(real.name for real in uci.SETS)]
 
 
 def test_diabetes_is_in_real_units():
@@ -595,7 +597,7 @@ def test_diabetes_is_in_real_units():
 def test_load_refuses():
     with refused(ZooValueError, "got 'Diabetes'", "Did you mean 'diabetes'?"):
         load("Diabetes")
-    with refused(ZooValueError, "got 'zzz'", "Known: cubic, diabetes, two_clusters, wave."):
+    with refused(ZooValueError, "got 'zzz'", "Known: airfoil, concrete, cubic, diabetes, energy"):
         load("zzz")
     with refused(ZooTypeError, "name should be the name of a set; got 3", "Choose from diabetes, cubic"):
         load(3)
@@ -688,7 +690,7 @@ def test_import_is_light():
     code = (
         "import sys, types; package = types.ModuleType('bnn_zoo'); package.__path__ = sys.argv[1:];"
         "sys.modules['bnn_zoo'] = package; import bnn_zoo.datasets;"
-        "print([m for m in ('pandas', 'sklearn', 'scipy', 'jax', 'numpyro') if m in sys.modules])"
+        "print([m for m in ('pandas', 'sklearn', 'scipy', 'jax', 'numpyro', 'pooch') if m in sys.modules])"
     )
     folder = str(Path(datasets.__file__).parent)
     run = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, check=True)

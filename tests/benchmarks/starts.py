@@ -1,55 +1,46 @@
 """Where should chains start? Two real sets, each start, the same iterations.
 
-    python -m tests.benchmarks.starts FOLDER [--sets yacht energy] [--splits 2] [--iterations 500]
+    python -m tests.benchmarks.starts [FOLDER] [--sets yacht energy] [--splits 2] [--iterations 500]
 
-FOLDER holds ``NAME/data.txt`` of the UCI sets, whitespace separated, target last. Standard splits
-(Hernández-Lobato & Adams 2015). Prints test log-likelihood and RMSE, function-space R-hat and ESS, and what it cost.
+FOLDER holds ``NAME/data.txt`` of the UCI sets, as ``BNN_ZOO_DATA`` does; without either they are downloaded. Standard
+splits (Hernández-Lobato & Adams 2015). Prints test log-likelihood and RMSE, function-space R-hat and ESS, and what it
+cost.
 """
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+import os
 
-import numpy as np
 import numpyro.distributions as dist
 import pandas as pd
 
 import bnn_zoo as zoo
 
 
-def standard_split(folder: Path, name: str, split: int) -> tuple[tuple, tuple]:
-    """Train and test of the ``split``-th standard split: a fresh permutation of a generator seeded with 1."""
-    table = np.loadtxt(folder / name / "data.txt")
-    generator = np.random.RandomState(1)
-    for _ in range(split + 1):
-        order = generator.choice(len(table), len(table), replace=False)
-    train = order[: round(0.9 * len(table))]
-    test = order[round(0.9 * len(table)) :]
-    return (table[train, :-1], table[train, -1]), (table[test, :-1], table[test, -1])
-
-
 def main() -> None:
     """Fit every start on every split and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", nargs="?")
     parser.add_argument("--sets", nargs="+", default=["yacht", "energy"])
     parser.add_argument("--splits", type=int, default=2)
     parser.add_argument("--iterations", type=int, default=500)
     parser.add_argument("--starts", nargs="+", default=["prior", "map", "ensemble"])
     parser.add_argument("--activation", default="relu")
     arguments = parser.parse_args()
+    if arguments.folder:
+        os.environ["BNN_ZOO_DATA"] = arguments.folder
     rows = []
     for name in arguments.sets:
         for split in range(arguments.splits):
-            train, test = standard_split(arguments.folder, name, split)
+            train, test = zoo.datasets.load(name, split=split)
             for start in arguments.starts:
                 method = zoo.methods.NUTS(
                     num_warmup=arguments.iterations, num_samples=arguments.iterations, start=start, max_tree_depth=9
                 )
                 model = zoo.models.MLP(activation=arguments.activation, weight_scale=dist.HalfNormal(3.0))
                 posterior = zoo.fit(model, method, train, progress=False)
-                scores, points = posterior.evaluate(*test), posterior.diagnose().points
+                scores, points = posterior.evaluate(test.x, test.y), posterior.diagnose().points
                 rows.append(
                     {
                         "set": name,
