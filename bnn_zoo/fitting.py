@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import platform
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -11,12 +13,16 @@ import jax
 import numpy as np
 
 from bnn_zoo import methods, models
-from bnn_zoo.datasets import as_dataset
+from bnn_zoo.datasets import Dataset, as_dataset
 from bnn_zoo.engine.checks import join
 from bnn_zoo.engine.context import CHAIN_METHODS, Context
+from bnn_zoo.engine.density import Problem
+from bnn_zoo.engine.draws import Draws
+from bnn_zoo.engine.journal import Journal
 from bnn_zoo.engine.keys import seed_key
 from bnn_zoo.engine.scaling import Scaling
 from bnn_zoo.errors import bad_type, bad_value, check_choice
+from bnn_zoo.paths import as_path
 from bnn_zoo.posterior import Posterior, Timing
 
 log = logging.getLogger("bnn_zoo")
@@ -35,6 +41,7 @@ def fit(
     progress: bool = True,
     chain_method: str = "auto",
     precision: str | None = None,
+    checkpoint: Any = None,
 ) -> Posterior:
     """Fit ``model`` to ``data`` by ``method``.
 
@@ -59,6 +66,10 @@ def fit(
         ``"threads"``, ``"vectorized"``, ``"sharded"``, or ``"auto"``, which follows the devices.
     precision : str or None
         ``"float32"`` or ``"float64"``, for this fit alone; ``None`` follows JAX's own setting.
+    checkpoint : str, path-like or None
+        A folder in which the fit writes down, about every second, how far it has come. Killed at any moment and called
+        again with the same arguments, it goes on from there and ends in the same draws, bit for bit; called again when
+        done, it gives them at once.
 
     Returns
     -------
@@ -85,13 +96,16 @@ def fit(
     names = models.registry.name_of(model), methods.registry.name_of(method)
     log.info("fitting %s by %s to %s (%d rows, %d features), seed %d", *names, dataset.name, *dataset.x.shape, seed)
     x64 = jax.config.jax_enable_x64 if precision is None else precision == "float64"
-    context = Context(progress=progress, chain_method=chain_method)
+    attributes = provenance(model, method, dataset.name, seed, standardize, x64)
+    journal = None if checkpoint is None else open_journal(checkpoint, attributes, dataset, chain_method)
+    context = Context(progress=progress, chain_method=chain_method, journal=journal)
     with jax.enable_x64(x64), context.watch.running():
-        problem = join(model, scaling.inputs(dataset.x), scaling.targets(dataset.y))
+        dtype = np.float64 if x64 else np.float32
+        problem = join(model, scaling.inputs(dataset.x, dtype), scaling.targets(dataset.y, dtype))
         result = method.run(problem, key, context)
-    check_draws(problem, result.positions)
+    result = finite_part(problem, result)
     if not result.complete:
-        log.warning("interrupted: the posterior holds the %d draws a chain made until then", result.positions.shape[1])
+        log.warning("%s: the posterior holds the %d draws a chain made until then", *stopped(result))
     return Posterior(
         model=model,
         method=method,
@@ -105,22 +119,48 @@ def fit(
         model_name=names[0],
         method_name=names[1],
         x64=x64,
-        attributes=provenance(model, method, dataset.name, seed, standardize, x64),
+        attributes=attributes,
     )
 
 
-def check_draws(problem: Any, positions: np.ndarray) -> None:
-    """Raise if a draw is not finite, naming the site and the first bad draw."""
-    bad = ~np.isfinite(positions)
-    if bad.any():
-        chain, draw, coordinate = (int(i) for i in np.argwhere(bad)[0])
-        site = next(s.name for s in problem.layout.slots if s.where.start <= coordinate < s.where.stop)
-        raise bad_value(
-            "the fit",
-            "finite",
-            f"non-finite values at site {site!r} from draw {draw} of chain {chain}",
-            "Try a smaller step size, a tighter prior, or precision='float64'.",
-        )
+def finite_part(problem: Problem, result: Draws) -> Draws:
+    """Return the draws before the first one that is not finite, marked incomplete; all of them, as a rule.
+
+    Raises
+    ------
+    ZooValueError
+        If the very first draw of a chain is not finite, naming its site.
+    """
+    bad = ~np.isfinite(result.positions)
+    if not bad.any():
+        return result
+    draw = int(np.flatnonzero(bad.any((0, 2)))[0])
+    chain, coordinate = (int(i) for i in np.argwhere(bad[:, draw])[0])
+    site = next(s.name for s in problem.layout.slots if s.where.start <= coordinate < s.where.stop)
+    reason = f"non-finite values at site {site!r} from draw {draw} of chain {chain}"
+    if draw == 0 or result.kind == "members":
+        mend = "Try a smaller step size, a tighter prior, or precision='float64'."
+        raise bad_value("the fit", "finite", reason, mend)
+    return replace(
+        result,
+        positions=result.positions[:, :draw],
+        stats={name: value[:, :draw] for name, value in result.stats.items()},
+        info={**result.info, "stopped": reason},
+        state=None,
+        complete=False,
+    )
+
+
+def stopped(result: Draws) -> tuple[str, int]:
+    """Why a run ended early, and the draws a chain that it has."""
+    return result.info.get("stopped", "interrupted"), result.positions.shape[1]
+
+
+def open_journal(checkpoint: Any, attributes: dict[str, str], data: Dataset, chain_method: str) -> Journal:
+    """Open the folder of a fit that is to survive being killed."""
+    digest = hashlib.sha256(data.x.tobytes() + data.y.tobytes()).hexdigest()
+    identity = {**attributes, "sha256 of the data": digest, "chain_method": chain_method}
+    return Journal(as_path(checkpoint, "checkpoint"), identity)
 
 
 def provenance(model: Any, method: Any, data: str, seed: int, standardize: bool, x64: bool) -> dict[str, str]:

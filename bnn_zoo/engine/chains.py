@@ -32,6 +32,7 @@ from bnn_zoo.engine.compiled import Request, call, compile_together, compiled, r
 from bnn_zoo.engine.context import Context, Progress, available_cores
 from bnn_zoo.engine.density import Problem
 from bnn_zoo.engine.draws import Draws
+from bnn_zoo.engine.journal import SECONDS, Journal
 
 CHUNK_SECONDS = 0.25
 MOST_DRAWS = 50
@@ -152,6 +153,36 @@ def resume(method: MarkovMethod, problem: Problem, draws: Draws, num_samples: in
     )
 
 
+def restore(method: MarkovMethod, problem: Problem, plan: Plan, leaves: list[np.ndarray], num_chains: int) -> Run:
+    """Put a run together again from the arrays of its state.
+
+    Raises
+    ------
+    ValueError
+        If they are not those of this method on this problem.
+    """
+    groups = num_chains if plan.method == "threads" else 1
+    if plan.method not in ("threads", "vectorized", "sharded") or plan.num_groups != groups:
+        raise ValueError(f"{num_chains} chains in {plan.num_groups} groups by {plan.method!r}")
+    template = state_shape(method, problem, plan, num_chains)
+    wanted, structure = jax.tree.flatten(template)
+    if len(leaves) != groups * len(wanted):
+        raise ValueError(f"{len(leaves)} arrays of state, where {groups * len(wanted)} should be")
+    for leaf, like in zip(leaves, wanted * groups, strict=True):
+        if leaf.shape != like.shape or leaf.dtype != like.dtype:
+            raise ValueError(f"state of shape {leaf.shape} and type {leaf.dtype}: not that of this method")
+    pieces = [leaves[i * len(wanted) : (i + 1) * len(wanted)] for i in range(groups)]
+    return Run(tuple(jax.tree.unflatten(structure, piece) for piece in pieces), plan)
+
+
+def state_shape(method: MarkovMethod, problem: Problem, plan: Plan, num_chains: int) -> Any:
+    """Shapes of the state of one group of chains."""
+    lead = () if plan.method == "threads" else (num_chains,)
+    z = jax.ShapeDtypeStruct((*lead, problem.size), problem.x.dtype)
+    key = jax.ShapeDtypeStruct((*lead, 2), np.uint32)
+    return jax.eval_shape(partial(begin_group, plan.method, law_of(method)), problem, z, key)
+
+
 def law_of(method: MarkovMethod) -> MarkovMethod:
     """Return ``method`` less what only says how often its kernel is called, so that fits share programs."""
     return replace(method, num_samples=MOST_DRAWS, num_chains=1, thinning=1, start="prior")  # type: ignore[type-var]
@@ -221,7 +252,7 @@ def requests(method: MarkovMethod, problem: Problem, plan: Plan) -> list[Request
     lead = () if plan.method == "threads" else (method.num_chains,)
     z = jax.ShapeDtypeStruct((*lead, problem.size), problem.x.dtype)
     key = jax.ShapeDtypeStruct((*lead, 2), np.uint32)
-    state, count = jax.eval_shape(partial(begin_group, plan.method, law), problem, z, key), np.int32(0)
+    state, count = state_shape(method, problem, plan, method.num_chains), np.int32(0)
     return [
         (advance_group, (plan.method, law, _capacity(problem)), (problem, state, count, count)),
         (begin_group, (plan.method, law), (problem, z, key)),
@@ -245,12 +276,13 @@ def _capacity(problem: Problem) -> int:
 class _Group:
     """One group's draws so far, and the length of its next chunk."""
 
-    def __init__(self, state: Any, warmup: int, draws: int, thinning: int) -> None:
-        self.state = state
+    def __init__(self, name: str, state: Any, warmup: int, draws: int, thinning: int) -> None:
+        self.name, self.state = name, state
         self.warmup_left, self.draws_left, self.thinning = warmup, draws, thinning
         self.steps = 10
         self.taken: list[tuple[np.ndarray, dict[str, np.ndarray]]] = []
-        self.num_gradients = 0
+        self.num_gradients = self.num_divergences = 0
+        self.num_entries, self.num_written, self.begin, self.last = 0, 0, (warmup, draws), time.monotonic()
 
     @property
     def done(self) -> bool:
@@ -262,19 +294,68 @@ class _Group:
             return 1, min(self.steps, self.warmup_left)
         return max(1, min(self.steps // self.thinning, capacity, self.draws_left)), self.thinning
 
-    def take(self, out: tuple, num_draws: int, thinning: int, seconds: float) -> None:
+    def take(self, out: tuple, num_draws: int, thinning: int, seconds: float) -> dict[str, str]:
+        """Keep a chunk, and return notes on it for the progress bar."""
         self.state, positions, stats = out
         axis = positions.ndim - 2
         stats = {name: np.asarray(value)[..., :num_draws] for name, value in stats.items()}
         self.num_gradients += int(stats["n_steps"].sum()) if "n_steps" in stats else 0
+        notes = {"phase": "warm-up" if self.warmup_left else "sampling"}
         if self.warmup_left:
             self.warmup_left -= thinning
         else:
             # In one step, so that a thread that is left behind by an interrupt leaves whole chunks.
             self.taken.append((np.asarray(positions).take(range(num_draws), axis=axis), stats))
             self.draws_left -= num_draws
+            self.num_divergences += int(stats["diverging"].sum()) if "diverging" in stats else 0
         steps = num_draws * thinning
         self.steps = max(1, min(int(steps * CHUNK_SECONDS / max(seconds, 1e-6)), 4 * steps))
+        for name, word in (("acceptance_rate", "acceptance"), ("step_size", "step")):
+            if name in stats:
+                notes[word] = f"{float(stats[name].mean()):.2g}"
+        return notes
+
+    # --- what a checkpoint holds of it ------------------------------------------------------------------------------
+
+    def write(self, journal: Journal) -> None:
+        """Write down what came since the last entry, and the state to go on from."""
+        new = self.taken[self.num_written :]
+        entry = {f"state_{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(self.state))}
+        entry |= {"begin": np.asarray(self.begin), "end": np.asarray((self.warmup_left, self.draws_left))}
+        entry["counts"] = np.asarray((self.steps, self.num_gradients, self.num_divergences))
+        if new:
+            positions, stats = _joined(new)
+            entry |= {"positions": positions} | {f"stats/{name}": value for name, value in stats.items()}
+        journal.put(f"{self.name}-{self.num_entries:06d}", entry)
+        self.num_entries, self.num_written = self.num_entries + 1, len(self.taken)
+        self.begin, self.last = (self.warmup_left, self.draws_left), time.monotonic()
+
+    def is_due(self, since: float) -> bool:
+        """Whether to write again: about every second, and more rarely in a long run (1 % of its length)."""
+        now = time.monotonic()
+        return self.done or now - self.last > min(max(SECONDS, 0.01 * (now - since)), 60.0)
+
+    def recover(self, journal: Journal) -> None:
+        """Take up what an earlier run wrote down, as far as it is whole and hangs together."""
+        leaves, structure = jax.tree.flatten(self.state)
+        while (entry := journal.get(f"{self.name}-{self.num_entries:06d}")) is not None:
+            if tuple(entry["begin"]) != self.begin:
+                break
+            self.state = jax.tree.unflatten(structure, [entry[f"state_{i}"] for i in range(len(leaves))])
+            self.warmup_left, self.draws_left = (int(n) for n in entry["end"])
+            self.begin = (self.warmup_left, self.draws_left)
+            self.steps, self.num_gradients, self.num_divergences = (int(n) for n in entry["counts"])
+            if "positions" in entry:
+                stats = {name.removeprefix("stats/"): v for name, v in entry.items() if name.startswith("stats/")}
+                self.taken.append((entry["positions"], stats))
+            self.num_entries, self.num_written = self.num_entries + 1, len(self.taken)
+
+
+def _joined(chunks: list[tuple[np.ndarray, dict[str, np.ndarray]]]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """One chunk of several."""
+    names = chunks[0][1]
+    stats = {name: np.concatenate([stats[name] for _, stats in chunks], axis=-1) for name in names}
+    return np.concatenate([positions for positions, _ in chunks], axis=-2), stats
 
 
 def _drive(method: MarkovMethod, problem: Problem, run: Run, warmup: int, num_samples: int, context: Context) -> Draws:
@@ -283,12 +364,21 @@ def _drive(method: MarkovMethod, problem: Problem, run: Run, warmup: int, num_sa
     count = np.int32(0)
     static = (plan.method, law_of(method), capacity)
     program = compiled(advance_group, static, problem, run.groups[0], count, count, watch=context.watch)
-    groups = [_Group(state, warmup, num_samples, method.thinning) for state in run.groups]
+    groups = [
+        _Group(f"{plan.method}-{i:03d}", state, warmup, num_samples, method.thinning)
+        for i, state in enumerate(run.groups)
+    ]
+    journal, since = context.journal, time.monotonic()
     waiting: queue.SimpleQueue[_Group] = queue.SimpleQueue()
     for group in groups:
-        waiting.put(group)
+        if journal is not None:
+            group.recover(journal)
+        if not group.done:
+            waiting.put(group)
     stop, failures, x64 = threading.Event(), [], jax.config.jax_enable_x64
+    per_group = method.num_chains // plan.num_groups
     total = method.num_chains * (warmup + num_samples * method.thinning)
+    left = per_group * sum(group.warmup_left + group.draws_left * method.thinning for group in groups)
 
     def work(progress: Progress) -> None:
         with jax.enable_x64(x64):  # the flag is local to a thread
@@ -300,9 +390,12 @@ def _drive(method: MarkovMethod, problem: Problem, run: Run, warmup: int, num_sa
                 num_draws, thinning = group.next_chunk(capacity)
                 clock = time.perf_counter()
                 out = jax.block_until_ready(program(problem, group.state, np.int32(num_draws), np.int32(thinning)))
-                phase = "warm-up" if group.warmup_left else "sampling"
-                group.take(out, num_draws, thinning, time.perf_counter() - clock)
-                progress.advance(num_draws * thinning * method.num_chains // plan.num_groups, phase=phase)
+                notes = group.take(out, num_draws, thinning, time.perf_counter() - clock)
+                if journal is not None and group.is_due(since):
+                    group.write(journal)
+                if count := sum(group.num_divergences for group in groups):
+                    notes["divergences"] = str(count)
+                progress.advance(num_draws * thinning * per_group, **notes)
                 if not group.done:
                     waiting.put(group)
 
@@ -315,6 +408,7 @@ def _drive(method: MarkovMethod, problem: Problem, run: Run, warmup: int, num_sa
 
     interrupted = False
     with Progress(type(method).__name__, total, context.progress) as progress:
+        progress.advance(total - left)
         threads = [threading.Thread(target=guarded, args=(progress,), daemon=True) for _ in range(plan.workers)]
         try:
             for thread in threads:
@@ -326,6 +420,9 @@ def _drive(method: MarkovMethod, problem: Problem, run: Run, warmup: int, num_sa
             # What is being computed is waited for; a second interrupt leaves it, with the draws made before.
             with suppress(KeyboardInterrupt):
                 _wait_for(threads)
+                for group in groups:
+                    if journal is not None and not group.done:
+                        group.write(journal)
     if failures:
         raise failures[0]
     interrupted = interrupted and not all(group.done for group in groups)
@@ -348,9 +445,9 @@ def _collect(groups: list[_Group], drawn: list[list[tuple]], plan: Plan, interru
     lead = (lambda a: a[None]) if plan.method == "threads" else (lambda a: a)
     positions, stats = [], []
     for chunks in drawn:
-        positions.append(lead(np.concatenate([p for p, _ in chunks], axis=-2))[:, :least])
-        names = chunks[0][1]
-        stats.append({n: lead(np.concatenate([s[n] for _, s in chunks], axis=-1))[:, :least] for n in names})
+        own, seen = _joined(chunks)
+        positions.append(lead(own)[:, :least])
+        stats.append({name: lead(value)[:, :least] for name, value in seen.items()})
     return Draws(
         positions=np.concatenate(positions),
         kind="markov",

@@ -61,8 +61,8 @@ def join(model: Callable, x: np.ndarray, y: np.ndarray, dtype: Any = None) -> Pr
         if "/" in name:
             raise bad_value("site names", "free of '/', which ArviZ refuses", repr(name), "Rename the site.")
     return Problem(
-        x=jnp.asarray(x, dtype),
-        y=jnp.asarray(y, dtype),
+        x=jax.device_put(np.asarray(x, dtype)),  # cast by NumPy and put there: jnp.asarray would compile
+        y=jax.device_put(np.asarray(y, dtype)),
         model=program,
         layout=Layout.of(latent["raw"]),
         observed=observed,

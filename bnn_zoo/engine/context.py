@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bnn_zoo.engine.compiled import Stopwatch
+from bnn_zoo.engine.journal import Journal
 
 CHAIN_METHODS = ("auto", "threads", "vectorized", "sharded")
 
@@ -20,6 +21,7 @@ class Context:
     progress: bool = False
     chain_method: str = "auto"
     watch: Stopwatch = field(default_factory=Stopwatch)
+    journal: Journal | None = None
 
 
 def available_cores() -> int:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+
+from bnn_zoo.errors import bad_value
 
 log = logging.getLogger("bnn_zoo")
 
@@ -27,26 +30,36 @@ class Scaling:
     @classmethod
     def of(cls, x: np.ndarray, y: np.ndarray, names: tuple[str, ...]) -> Scaling:
         """Centre on the mean and scale by the standard deviation; a constant column is scaled by 1, with a warning."""
-        x_centre, x_scale = x.mean(0), x.std(0)
+        with np.errstate(over="ignore", invalid="ignore"):
+            x_centre, x_scale, y_centre, y_scale = x.mean(0), x.std(0), float(y.mean()), float(y.std())
+        for argument, values, spread in (("x", x, x_scale), ("y", y, y_scale)):
+            if not np.isfinite(spread).all():
+                got = f"values up to {np.abs(values).max():.3g}"
+                raise bad_value(argument, "of a size that can be squared", got, "Measure it in another unit.")
         # A column of one value, 0.1 say, has a tiny non-zero sd from rounding.
         constant = x_scale <= 1e-12 * np.maximum(np.abs(x_centre), np.finfo(float).tiny)
         if constant.any():
             log.warning(
                 "constant column(s) %s carry no information; scaled by 1", [names[j] for j in constant.nonzero()[0]]
             )
-        y_centre, y_scale = float(y.mean()), float(y.std())
         if y_scale <= 1e-12 * max(abs(y_centre), np.finfo(float).tiny):
             log.warning("the target is constant; scaled by 1")
             y_scale = 1.0
         return cls(x_centre, np.where(constant, 1.0, x_scale), y_centre, y_scale)
 
-    def inputs(self, x: np.ndarray) -> np.ndarray:
-        """User's inputs ``(m, d)`` to the model's."""
-        return (x - self.x_centre) / self.x_scale
+    def inputs(self, x: np.ndarray, dtype: Any = np.float64) -> np.ndarray:
+        """User's inputs ``(m, d)`` to the model's, which works in ``dtype``.
 
-    def targets(self, y: np.ndarray) -> np.ndarray:
-        """User's targets to the model's."""
-        return (y - self.y_centre) / self.y_scale
+        Raises
+        ------
+        ZooValueError
+            If a value is so large there that its square, or that of a function of it, would overflow.
+        """
+        return _fit_for(dtype, "x", (x - self.x_centre) / self.x_scale)
+
+    def targets(self, y: np.ndarray, dtype: Any = np.float64) -> np.ndarray:
+        """User's targets to the model's; raises as `inputs` does."""
+        return _fit_for(dtype, "y", (y - self.y_centre) / self.y_scale)
 
     def from_model(self, f: np.ndarray) -> np.ndarray:
         """Model's location to the user's units, in float64."""
@@ -56,3 +69,14 @@ class Scaling:
     def log_jacobian(self) -> float:
         """Add to a log density per row on the model's scale to have it in the user's units."""
         return -float(np.log(self.y_scale))
+
+
+def _fit_for(dtype: Any, argument: str, values: np.ndarray) -> np.ndarray:
+    most = np.sqrt(float(np.finfo(dtype).max)) / 1e6
+    where = np.argwhere(~(np.abs(values) < most))
+    if len(where) == 0:
+        return values
+    place = f"{values[tuple(where[0])]:.3g} in row {where[0][0]}"
+    place += f", column {where[0][1]}" if values.ndim == 2 else ""
+    rule = f"below {most:.0e} on the scale that the model sees, where {np.dtype(dtype).name} squares it safely"
+    raise bad_value(argument, rule, place, "Measure it in another unit, or fit with standardize=True.")

@@ -40,6 +40,15 @@ def positions(start: str, problem: Problem, key: jax.Array, num_chains: int, con
     ZooValueError
         If the log posterior is not finite at any of 100 prior draws.
     """
+    if context.journal is not None and (kept := context.journal.get("start")) is not None:
+        return Start(kept["positions"], int(kept["gradients"]), {"start": start})
+    found = _make(start, problem, key, num_chains, context)
+    if context.journal is not None:
+        context.journal.put("start", {"positions": found.positions, "gradients": np.asarray(found.gradients)})
+    return found
+
+
+def _make(start: str, problem: Problem, key: jax.Array, num_chains: int, context: Context) -> Start:
     z, value, key_train = call(prior_positions, (num_chains,), problem, key, watch=context.watch)
     value = np.asarray(value)
     if not np.isfinite(value).all():

@@ -22,6 +22,7 @@ from bnn_zoo.engine.compiled import Request, call, compile_together, compiled, r
 from bnn_zoo.engine.context import Context, Progress
 from bnn_zoo.engine.density import Batch, Problem
 from bnn_zoo.engine.identity import settings
+from bnn_zoo.engine.journal import SECONDS, entry_name
 
 CHUNK_SECONDS = 0.25
 TRACE_POINTS = 200
@@ -96,14 +97,21 @@ def train(
     compile_together(requests(problem, len(z), schedule), watch=watch)
     state = call(_begin, (schedule,), problem, z, key, watch=watch)
     program = compiled(_advance, (schedule,), problem, state, np.int32(0), watch=watch)
-    left, size, done = schedule.num_steps, 50, 0
+    left, size, entry, written = schedule.num_steps, 50, entry_name(title), time.monotonic()
+    kept = context.journal.get(entry) if context.journal is not None else None
+    if kept is not None:
+        state, left = _recovered(state, kept), int(kept["left"])
     with Progress(title, schedule.num_steps, context.progress) as progress:
+        progress.advance(schedule.num_steps - left)
         while left:
             size = min(size, left)
             clock = time.perf_counter()
             state = jax.block_until_ready(program(problem, state, np.int32(size)))
             seconds = time.perf_counter() - clock
-            left, done = left - size, done + size
+            left -= size
+            if context.journal is not None and (left == 0 or time.monotonic() - written > SECONDS):
+                context.journal.put(entry, _entry(state, left))
+                written = time.monotonic()
             progress.advance(size, loss=f"{float(np.min(_last(state, schedule))):.4g}")
             size = max(1, min(int(size * CHUNK_SECONDS / max(seconds, 1e-6)), 4 * size))
     losses = np.asarray(state.losses)[: min(TRACE_POINTS, schedule.num_steps)]
@@ -119,6 +127,17 @@ def train(
         losses=losses,
         gradients=schedule.num_steps * len(losses[0]) + polished if len(losses) else polished,
     )
+
+
+def _entry(state: _State, left: int) -> dict[str, np.ndarray]:
+    leaves = {f"state_{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
+    return {**leaves, "left": np.asarray(left)}
+
+
+def _recovered(state: _State, kept: dict[str, np.ndarray]) -> _State:
+    """Put the state that was written down in place of the one that training begins from."""
+    leaves, structure = jax.tree.flatten(state)
+    return jax.tree.unflatten(structure, [jnp.asarray(kept[f"state_{i}"], leaf.dtype) for i, leaf in enumerate(leaves)])
 
 
 def requests(problem: Problem, num_members: int, schedule: Schedule) -> list[Request]:

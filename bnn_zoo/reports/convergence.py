@@ -126,8 +126,7 @@ def diagnose(posterior: Posterior, held_out: np.ndarray | None = None) -> Diagno
     else:
         checks = _judge_members(posterior)
     if not posterior.complete:
-        said = "The fit was interrupted; these are the draws made until then."
-        checks.append(Check("complete", 0.0, "doubtful", said, "Fit again: the same seed repeats these draws."))
+        checks.append(_incomplete(posterior))
     return Diagnosis(tuple(sorted(checks, key=lambda check: SEVERITY[check.status])), points, x, posterior.kind)
 
 
@@ -360,6 +359,15 @@ def _spread(posterior: Posterior) -> Check:
     return _graded(
         "precision of the spread", error, SPREAD, said, said, "Take more members or draws.", never_fails=True
     )
+
+
+def _incomplete(posterior: Posterior) -> Check:
+    if reason := posterior.result.info.get("stopped"):
+        said = f"The fit ended early, at {reason}; these are the draws before."
+        mend = "Try a smaller step size, a tighter prior, or precision='float64'."
+        return Check("complete", 0.0, "failed", said, mend)
+    said = "The fit was interrupted; these are the draws made until then."
+    return Check("complete", 0.0, "doubtful", said, "Fit again: the same seed repeats these draws.")
 
 
 # --- grading --------------------------------------------------------------------------------------------------------

@@ -25,9 +25,9 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from bnn_zoo import datasets
+from bnn_zoo import datasets, uci
 from bnn_zoo.datasets import Dataset
-from bnn_zoo.errors import ZooError, bad_type, bad_value
+from bnn_zoo.paths import writable_file
 from bnn_zoo.prediction import Prediction
 from bnn_zoo.reports import plots
 from bnn_zoo.reports.scores import evaluate
@@ -110,7 +110,7 @@ def write(posterior: Posterior, path: Any, test: Any = None) -> Path:
         Before any work: if there is no such folder, the path is a folder, or the test data do not fit. A plot that
         fails raises nothing: it is logged, and a note stands in its place.
     """
-    target = _checked_path(path)
+    target = writable_file(path, "report.html")
     data = plots.matched(posterior, test)
     text = render(posterior, data)
     scratch = target.with_name(f".{target.name}.{os.getpid()}.part")
@@ -338,17 +338,18 @@ def _default(field: dataclasses.Field) -> str | None:
 
 def _data_code(data: Dataset) -> str:
     """The line that makes ``data``: a set of the zoo, the training part of one, or one's own with a fingerprint."""
-    try:
-        whole = datasets.load(data.name)
-    except ZooError:
-        whole = None
-    if whole is not None and plots.same_rows(whole, data):
-        return f"data = zoo.datasets.load({data.name!r})"
-    if whole is not None and len(data) < len(whole):
+    # A set that would have to be downloaded is somebody's own data of the same name, more likely than not.
+    if datasets.at_hand(data.name):
+        whole, name = datasets.load(data.name), repr(data.name)
+        if plots.same_rows(whole, data):
+            return f"data = zoo.datasets.load({name})"
+        for split in range(datasets.num_splits(data.name)):
+            if plots.same_rows(whole.subset(uci.standard_split(len(whole), split)[0]), data):
+                return f"data, test = zoo.datasets.load({name}, split={split})"
         left = len(whole) - len(data)
-        for seed in range(10):
+        for seed in range(10 if left > 0 else 0):
             if plots.same_rows(whole.split(left, seed)[0], data):
-                return f"data, test = zoo.datasets.load({data.name!r}).split(test_size={left}, seed={seed})"
+                return f"data, test = zoo.datasets.load({name}).split(test_size={left}, seed={seed})"
     names = f", feature_names={data.feature_names!r}" if data.num_features <= 12 else ", feature_names=..."
     return (
         f"# x {data.x.shape} and y {data.y.shape} are your own; SHA-256 of their float64 bytes: {fingerprint(data)} …\n"
@@ -423,15 +424,3 @@ def _svg(picture: Picture) -> Markup:
     box = re.search(r'viewBox="[^"]*"', text).group()  # type: ignore[union-attr]  # Matplotlib always writes one
     described = Markup('<svg role="img" aria-label="{}" ').format(f"{picture.title}. {picture.caption}")
     return described + Markup(re.sub(r"^<svg[^>]*>", f"{box}>", text))
-
-
-def _checked_path(path: Any) -> Path:
-    if not isinstance(path, (str, os.PathLike)):
-        raise bad_type("path", "a file name", type(path).__name__, "Pass a str such as 'report.html'.")
-    target = Path(path).expanduser()
-    if target.is_dir():
-        raise bad_value("path", "a file", f"the folder {str(target)!r}", "Add a file name, such as report.html.")
-    if not target.parent.is_dir():
-        mend = f"Make the folder first, pathlib.Path({str(target.parent)!r}).mkdir(parents=True)."
-        raise bad_value("path", "in a folder that exists", repr(str(target)), mend)
-    return target
