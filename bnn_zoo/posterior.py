@@ -20,6 +20,8 @@ from bnn_zoo.inputs import as_inputs, as_targets
 from bnn_zoo.prediction import Prediction, Source
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
     import xarray as xr
 
@@ -171,7 +173,7 @@ class Posterior:
     def log_likelihood(self, x: Any, y: Any) -> np.ndarray:
         """Return the log density of each row of ``(x, y)`` under each draw, ``(C, S, n)``, per unit of the target."""
         inputs = self._model_inputs(x)
-        targets = self.scaling.targets(as_targets(y, len(inputs)))
+        targets = self.scaling.targets(as_targets(y, len(inputs)), self.problem.x.dtype)
         with jax.enable_x64(self.x64):
             flat = predictive.pointwise(self.problem, self._flat, inputs, targets)
         return (flat + self.scaling.log_jacobian).reshape(self.num_chains, self.num_draws, -1)
@@ -198,6 +200,29 @@ class Posterior:
         from bnn_zoo.reports.page import write
 
         return write(self, path, test)
+
+    def save(self, path: Any, *, pointwise: bool | None = None) -> Path:
+        """Write this posterior to one file and return its path; `bnn_zoo.load` reads it back.
+
+        The file is netCDF (``arviz.from_netcdf`` and any netCDF reader open it) with a JSON index and a checksum behind
+        it. It is replaced at once or not at all.
+
+        Parameters
+        ----------
+        path : str or path-like
+            ``posterior.nc``, say.
+        pointwise : bool or None
+            Keep log likelihood and predictive draws of every training row for ArviZ; `bnn_zoo.load` needs neither.
+            ``None``: up to 50 million numbers each.
+
+        Raises
+        ------
+        ZooTypeError, ZooValueError
+            If the path is a folder, or in none.
+        """
+        from bnn_zoo.keeping.posteriors import save
+
+        return save(self, path, pointwise=pointwise)
 
     # --- more draws -------------------------------------------------------------------------------------------------
 
@@ -232,7 +257,7 @@ class Posterior:
 
     def __repr__(self) -> str:
         what = {"markov": "chains", "independent": "components", "members": "group of members"}[self.kind]
-        partial = "" if self.complete else ", interrupted"
+        partial = "" if self.complete else f", {self.result.info.get('stopped', 'interrupted')}"
         return (
             f"Posterior of {self.attributes['model']}\n"
             f"  by {self.attributes['method']}\n"
@@ -249,7 +274,7 @@ class Posterior:
         return self.result.positions.reshape(-1, self.problem.size)
 
     def _model_inputs(self, x: Any) -> np.ndarray:
-        return self.scaling.inputs(as_inputs(x, self.data.feature_names))
+        return self.scaling.inputs(as_inputs(x, self.data.feature_names), self.problem.x.dtype)
 
     def _prediction_kind(self, kind: str | None) -> str:
         point = self.kind == "members" and self._flat.shape[0] == 1

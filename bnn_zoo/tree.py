@@ -11,12 +11,14 @@ if TYPE_CHECKING:
     from bnn_zoo.posterior import Posterior
 
 
-def build(posterior: Posterior) -> xr.DataTree:
-    """Return the tree of ``posterior``; see `bnn_zoo.posterior.Posterior.idata`."""
+def build(posterior: Posterior, *, pointwise: bool = True) -> xr.DataTree:
+    """Return the tree of ``posterior``; see `bnn_zoo.posterior.Posterior.idata`.
+
+    ``pointwise=False`` leaves out what has a number for every row and draw: log likelihood and predictive draws.
+    """
     data, observed = posterior.data, posterior.problem.observed
     chains = {"chain": np.arange(posterior.num_chains), "draw": np.arange(posterior.num_draws)}
     rows = {"row": np.arange(len(data.y))}
-    prediction = posterior.predict(data.x).sample(posterior.num_chains * posterior.num_draws, seed=posterior.seed)
     cube = ("chain", "draw", "row")
 
     def per_row(values: np.ndarray) -> xr.Dataset:
@@ -25,13 +27,16 @@ def build(posterior: Posterior) -> xr.DataTree:
     groups = {
         "posterior": _sites(posterior, chains),
         "sample_stats": xr.Dataset({n: (("chain", "draw"), v) for n, v in posterior.stats.items()}, coords=chains),
-        "log_likelihood": per_row(posterior.log_likelihood(data.x, data.y)),
-        "posterior_predictive": per_row(prediction.reshape(posterior.num_chains, posterior.num_draws, -1)),
         "observed_data": xr.Dataset({observed: (("row",), data.y)}, coords=rows),
         "constant_data": xr.Dataset(
             {"x": (("row", "feature"), data.x)}, coords={**rows, "feature": list(data.feature_names)}
         ),
     }
+    if pointwise:
+        count = posterior.num_chains * posterior.num_draws
+        drawn = posterior.predict(data.x).sample(count, seed=posterior.seed)
+        groups["log_likelihood"] = per_row(posterior.log_likelihood(data.x, data.y))
+        groups["posterior_predictive"] = per_row(drawn.reshape(posterior.num_chains, posterior.num_draws, -1))
     attributes = {
         **posterior.attributes,
         "compile_seconds": posterior.timing.compile_seconds,

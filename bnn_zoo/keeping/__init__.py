@@ -1,0 +1,1 @@
+"""What outlasts a process: posteriors on disk, and checkpoints of a fit."""
