@@ -226,6 +226,8 @@ def _numbers(argument: str, values: Any) -> np.ndarray:
     # The second test lets in number types whose kind NumPy does not know, such as the bfloat16 of JAX.
     if array.dtype.kind in "biuf" or np.can_cast(array.dtype, np.float64):
         return array.astype(np.float64, copy=False)
+    if array.size == 0:
+        return np.empty(array.shape)  # of no type that matters: its shape is what is wrong with it
     if array.ndim == 0:
         mend = "Pass an array, a list of rows or a frame."
         raise bad_type(argument, "an array of numbers", repr(values), mend)
