@@ -12,16 +12,22 @@ from bnn_zoo.posterior import Posterior
 from bnn_zoo.prediction import Prediction
 
 if TYPE_CHECKING:
+    from bnn_zoo.estimator import BNNRegressor
+    from bnn_zoo.keeping.posteriors import load
     from bnn_zoo.reports import plots
     from bnn_zoo.reports.calibration import sbc
+    from bnn_zoo.reports.comparison import compare
 
 __all__ = [
+    "BNNRegressor",
     "Dataset",
     "Posterior",
     "Prediction",
+    "compare",
     "datasets",
     "errors",
     "fit",
+    "load",
     "methods",
     "models",
     "plots",
@@ -32,7 +38,13 @@ __all__ = [
 __version__ = "0.1.0"
 
 # Loaded when first asked for: pandas, SciPy and matplotlib take longer to import than a small fit takes to run.
-_LAZY = {"plots": ("bnn_zoo.reports.plots", None), "sbc": ("bnn_zoo.reports.calibration", "sbc")}
+_LAZY = {
+    "BNNRegressor": ("bnn_zoo.estimator", "BNNRegressor"),
+    "compare": ("bnn_zoo.reports.comparison", "compare"),
+    "load": ("bnn_zoo.keeping.posteriors", "load"),
+    "plots": ("bnn_zoo.reports.plots", None),
+    "sbc": ("bnn_zoo.reports.calibration", "sbc"),
+}
 
 
 def __getattr__(name: str) -> Any:

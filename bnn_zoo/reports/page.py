@@ -377,7 +377,7 @@ def _facts(posterior: Posterior) -> list[tuple[str, str]]:
         ("Running", f"{timing.run_seconds:.1f} s"),
         ("Gradient evaluations", f"{timing.gradient_evaluations:,}"),
     ]
-    shown = {"model", "method", "data", "seed", "standardize"}
+    shown = {"model", "method", "data", "seed", "standardize", "encoding"}
     known = {key: value for key, value in posterior.attributes.items() if key not in shown}
     return facts + [(key.removeprefix("version_"), value) for key, value in known.items()]
 

@@ -11,12 +11,13 @@ ROOT = Path(__file__).parents[2] / "bnn_zoo"
 
 # From the bottom up. `reports` stands above `posterior`, whose doors into it (diagnose, report, evaluate) import late.
 FLOORS = [
-    "errors", "inputs", "datasets", "engine", "registry", "models", "prediction", "posterior", "tree", "methods",
-    "priors", "reports", "fitting", "__main__", "__init__",
+    "errors", "paths", "inputs", "downloads", "uci", "datasets", "encoding", "engine", "registry", "models",
+    "prediction", "posterior", "tree", "methods", "priors", "reports", "keeping", "fitting", "estimator", "shell",
+    "__main__", "__init__",
 ]  # fmt: skip
 ENGINE = [
-    "identity", "keys", "layout", "likelihood", "density", "checks", "compiled", "context", "draws", "scaling",
-    "mixture", "predictive", "training", "starts", "chains",
+    "identity", "keys", "layout", "likelihood", "density", "checks", "compiled", "journal", "context", "draws",
+    "scaling", "mixture", "predictive", "training", "starts", "chains",
 ]  # fmt: skip
 FILES = sorted(ROOT.rglob("*.py"))
 

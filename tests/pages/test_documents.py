@@ -40,13 +40,16 @@ def test_the_readme_shows_the_registry(registry):
 
 
 def test_the_readme_code_runs_as_written(tmp_path, monkeypatch, capsys):
-    """With fewer draws, which is the only edit made."""
+    """With fewer draws and steps, and without a download: these are the only edits made."""
     monkeypatch.chdir(tmp_path)
-    first, second = code(README)
+    first, data, search, second = code(README)
     quick = "zoo.methods.NUTS(num_warmup=50, num_samples=50, num_chains=2, max_tree_depth=4)"
-    assert '"nuts"' in first and "zoo.methods.NUTS(num_samples=500)" in second
+    assert '"nuts"' in first and "zoo.methods.NUTS(num_samples=500)" in second and 'method="map"' in search
     scope: dict = {}
     exec(first.replace('"nuts"', quick), scope)
+    exec(data.replace('train, test = zoo.datasets.load("yacht", split=3)', ""), scope)
+    exec(search.replace('"map"', "zoo.methods.MAP(num_steps=50, num_restarts=1, polish_steps=0)"), scope)
+    assert scope["std"].shape == scope["mean"].shape == scope["test"].y.shape
     exec(second.replace("zoo.methods.NUTS(num_samples=500)", quick), scope)
     printed = capsys.readouterr().out
     assert "rmse" in printed and "Diagnosis" in printed
