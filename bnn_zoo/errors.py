@@ -63,7 +63,7 @@ def check_between(argument: str, value: object, low: float, high: float, mend: s
         raise bad_value(argument, f"between {low} and {high}", repr(value), mend or "Give a number inside that range.")
 
 
-def check_choice(argument: str, value: object, choices: Iterable[str | None]) -> None:
+def check_choice(argument: str, value: object, choices: Iterable[str | bool | None]) -> None:
     """Raise unless ``value`` is one of ``choices``."""
     choices = list(choices)
     if value not in choices:

@@ -15,7 +15,7 @@ import numpy as np
 from bnn_zoo import methods, models
 from bnn_zoo.datasets import Dataset, as_dataset
 from bnn_zoo.engine.checks import join
-from bnn_zoo.engine.context import CHAIN_METHODS, Context
+from bnn_zoo.engine.context import CHAIN_METHODS, PROGRESS, Context
 from bnn_zoo.engine.density import Problem
 from bnn_zoo.engine.draws import Draws
 from bnn_zoo.engine.journal import Journal
@@ -38,7 +38,7 @@ def fit(
     *,
     seed: int = 0,
     standardize: bool | None = None,
-    progress: bool = True,
+    progress: bool | str = True,
     chain_method: str = "auto",
     precision: str | None = None,
     checkpoint: Any = None,
@@ -60,8 +60,8 @@ def fit(
     standardize : bool or None
         Centre and scale x and y inside, and give everything back in original units. ``None``: yes for the zoo's own
         models, no for a foreign one, whose priors were written in its own units.
-    progress : bool
-        Show one bar for all chains (on a terminal or in a notebook only).
+    progress : bool or str
+        Show one bar for all chains, on a terminal or in a notebook; ``"always"`` also elsewhere, in a log say.
     chain_method : str
         ``"threads"``, ``"vectorized"``, ``"sharded"``, or ``"auto"``, which follows the devices.
     precision : str or None
@@ -82,6 +82,7 @@ def fit(
         Before any work is done, naming the argument, what was wrong, and the mend.
     """
     key = seed_key(seed)
+    check_choice("progress", progress, PROGRESS)
     check_choice("chain_method", chain_method, CHAIN_METHODS)
     check_choice("precision", precision, ("float32", "float64", None))
     model, method = models.registry.look_up(model), methods.registry.look_up(method)

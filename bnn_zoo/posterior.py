@@ -11,11 +11,11 @@ import numpy as np
 
 from bnn_zoo.datasets import Dataset
 from bnn_zoo.engine import predictive
-from bnn_zoo.engine.context import Context
+from bnn_zoo.engine.context import PROGRESS, Context
 from bnn_zoo.engine.density import Problem
 from bnn_zoo.engine.draws import Draws, Kind
 from bnn_zoo.engine.scaling import Scaling
-from bnn_zoo.errors import bad_value, check_count
+from bnn_zoo.errors import bad_value, check_choice, check_count
 from bnn_zoo.inputs import as_inputs, as_targets
 from bnn_zoo.prediction import Prediction, Source
 
@@ -226,7 +226,7 @@ class Posterior:
 
     # --- more draws -------------------------------------------------------------------------------------------------
 
-    def resume(self, num_samples: int, *, progress: bool = True) -> Posterior:
+    def resume(self, num_samples: int, *, progress: bool | str = True) -> Posterior:
         """Return a posterior with ``num_samples`` more draws a chain.
 
         Fit, then resume, gives the draws of one long fit, bit for bit, and compiles nothing.
@@ -237,6 +237,7 @@ class Posterior:
             If the method has no going on, or the fit was interrupted.
         """
         check_count("num_samples", num_samples)
+        check_choice("progress", progress, PROGRESS)
         if not hasattr(self.method, "resume"):
             raise bad_value(
                 "the method", "a sampler, which can go on", self.method_name, "Fit again with more steps or members."

@@ -29,6 +29,10 @@ def fit(x=X, y=Y, model="linear", method=QUICK, **settings) -> zoo.Posterior:
     return zoo.fit(model, method, (x, y), progress=False, **settings)
 
 
+def fit_with_bar(progress) -> zoo.Posterior:
+    return zoo.fit("linear", QUICK, (X, Y), progress=progress)
+
+
 def put(array: np.ndarray, place, value) -> np.ndarray:
     changed = np.array(array)
     changed[place] = value
@@ -100,6 +104,7 @@ SETTINGS = {
     "a seed that is no number": (lambda: fit(seed="x"), r"seed .*'x'"),
     "a negative seed": (lambda: fit(seed=-1), r"seed .*-1"),
     "standardize that is neither": (lambda: fit(standardize="yes"), r"standardize .*True, False or None"),
+    "progress that is neither": (lambda: fit_with_bar("often"), r"progress .*True, False, 'always'.*'often'"),
     "unknown precision": (lambda: fit(precision="float16"), r"precision .*'float32', 'float64'"),
     "unknown way of running": (lambda: fit(chain_method="parallel"), r"chain_method .*'threads'"),
 }
@@ -198,6 +203,13 @@ def test_a_constant_target_is_said(caplog):
 
 def test_columns_are_realigned_by_name(framed):
     np.testing.assert_array_equal(framed.predict(NEW).mean, framed.predict(NEW[["b", "a"]]).mean)
+
+
+def test_the_bar_is_silent_where_nobody_looks_unless_asked(capsys):
+    fit_with_bar(True)
+    assert capsys.readouterr().err == ""
+    fit_with_bar("always")
+    assert "MAP" in capsys.readouterr().err
 
 
 # --- anything at all ------------------------------------------------------------------------------------------------

@@ -12,13 +12,14 @@ from bnn_zoo.engine.compiled import Stopwatch
 from bnn_zoo.engine.journal import Journal
 
 CHAIN_METHODS = ("auto", "threads", "vectorized", "sharded")
+PROGRESS = (True, False, "always")
 
 
 @dataclass(frozen=True)
 class Context:
     """Handed to ``Method.run`` beside the problem and the key."""
 
-    progress: bool = False
+    progress: bool | str = False
     chain_method: str = "auto"
     watch: Stopwatch = field(default_factory=Stopwatch)
     journal: Journal | None = None
@@ -32,11 +33,11 @@ def available_cores() -> int:
 
 
 class Progress:
-    """One bar for all chains or members: silent when not a terminal or notebook, and safe from threads."""
+    """One bar for all chains or members, safe from threads; silent where nobody looks, unless ``show="always"``."""
 
-    def __init__(self, title: str, total: int, show: bool) -> None:
+    def __init__(self, title: str, total: int, show: bool | str) -> None:
         self._lock = threading.Lock()
-        self._bar = _bar(title, total) if show else None
+        self._bar = _bar(title, total, always=show == "always") if show else None
 
     def advance(self, steps: int, **notes: str) -> None:
         """Count ``steps`` more and show ``notes`` beside the bar."""
@@ -55,7 +56,7 @@ class Progress:
             self._bar.close()
 
 
-def _bar(title: str, total: int) -> Any:
+def _bar(title: str, total: int, *, always: bool) -> Any:
     from tqdm import tqdm
 
     options: dict[str, Any] = {"desc": title, "total": total, "unit": "it", "leave": False, "mininterval": 0.2}
@@ -63,4 +64,4 @@ def _bar(title: str, total: int) -> Any:
     in_notebook = shell is not None and type(shell.get_ipython()).__name__ == "ZMQInteractiveShell"
     if in_notebook:
         return tqdm(**options, file=sys.stdout)
-    return tqdm(**options, disable=None)
+    return tqdm(**options, disable=False if always else None)
