@@ -55,11 +55,11 @@ class Scaling:
         ZooValueError
             If a value is so large there that its square, or that of a function of it, would overflow.
         """
-        return _fit_for(dtype, "x", (x - self.x_centre) / self.x_scale)
+        return _scaled(dtype, "x", x, self.x_centre, self.x_scale)
 
     def targets(self, y: np.ndarray, dtype: Any = np.float64) -> np.ndarray:
         """User's targets to the model's; raises as `inputs` does."""
-        return _fit_for(dtype, "y", (y - self.y_centre) / self.y_scale)
+        return _scaled(dtype, "y", y, self.y_centre, self.y_scale)
 
     def from_model(self, f: np.ndarray) -> np.ndarray:
         """Model's location to the user's units, in float64."""
@@ -71,7 +71,9 @@ class Scaling:
         return -float(np.log(self.y_scale))
 
 
-def _fit_for(dtype: Any, argument: str, values: np.ndarray) -> np.ndarray:
+def _scaled(dtype: Any, argument: str, values: np.ndarray, centre: Any, scale: Any) -> np.ndarray:
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below, by its place
+        values = (values - centre) / scale
     most = np.sqrt(float(np.finfo(dtype).max)) / 1e6
     where = np.argwhere(~(np.abs(values) < most))
     if len(where) == 0:
