@@ -5,22 +5,37 @@ is new, fits a column of a paper, and belongs to no window, so that nothing is l
 Matplotlib's style; the colours are of Okabe & Ito, told apart by colour-blind readers, and chosen to stand out (3 : 1)
 on white as well as on black. Matplotlib is imported when the first plot is drawn.
 
-Eight plots and what they share make this file longer than 300 lines: they are one vocabulary, read side by side.
+Eight plots make this file longer than 300 lines: they are one vocabulary, read side by side; `drawing.py` is what they
+share.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bnn_zoo import datasets
 from bnn_zoo.datasets import Dataset, as_dataset
-from bnn_zoo.errors import bad_type, bad_value, check_between, check_choice, check_count
+from bnn_zoo.errors import bad_value, check_between, check_choice, check_count
 from bnn_zoo.inputs import as_inputs, default_names
 from bnn_zoo.reports.convergence import chain_diagnostics, probe_points
+from bnn_zoo.reports.drawing import (
+    BLUE,
+    GREEN,
+    GREY,
+    MOST_MARKS,
+    SIZE,
+    VERMILLION,
+    axes_for,
+    chain_look,
+    describe,
+    legend_below,
+    marks,
+    shortened,
+    text_colour,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,14 +45,8 @@ if TYPE_CHECKING:
 
 __all__ = ["calibration", "functions", "losses", "noise", "predictive", "ranks", "relevance", "traces"]
 
-BLUE, VERMILLION, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#808080"
-CHAIN_COLOURS = (BLUE, VERMILLION, GREEN, PURPLE)
-CHAIN_STYLES = ("-", "--", ":", "-.")  # a fifth chain is the first one's colour, dashed
-SIZE = (4.8, 3.4)  # inches: at a column's 3.3 inches text of 10 points is still 7 high
-SMALL = 9
 GRID = 200
 MARGIN = 0.25
-MOST_MARKS = 2000  # beyond it marks become pixels, so that a vector graphic stays small
 
 
 # --- predictions ------------------------------------------------------------------------------------------------------
@@ -112,13 +121,13 @@ def functions(posterior: Posterior, x: Any = None, num: int = 30, ax: Axes | Non
     if x is None:
         x = _grid(data.x[:, 0])
     x = np.sort(as_inputs(x if np.ndim(x) != 1 else np.asarray(x)[:, None], data.feature_names), axis=0)
-    figure, ax = _axes(ax)
+    figure, ax = axes_for(ax)
     curves = _spread(posterior.function_draws(x), num)
     ax.plot(x[:, 0], curves.T, color=BLUE, linewidth=0.8, alpha=max(0.25, min(1.0, 4 / len(curves))))
-    _points(ax, data.x[:, 0], data.y, "data")
+    marks(ax, data.x[:, 0], data.y, "data")
     ax.lines[-len(curves)].set_label(f"f(x) of {len(curves)} draws")
-    _describe(ax, x=data.feature_names[0], y=data.target_name)
-    _legend(ax)
+    describe(ax, x=data.feature_names[0], y=data.target_name)
+    legend_below(ax)
     return figure
 
 
@@ -149,14 +158,14 @@ def calibration(posterior: Posterior, data: Any, ax: Axes | None = None) -> Figu
     reach = np.sort(np.abs(2 * posterior.predict(data.x).cdf(data.y) - 1))
     inside = np.searchsorted(reach, levels, side="right") / count
     low, high = binom.ppf([[0.025], [0.975]], count, levels) / count
-    figure, ax = _axes(ax)
+    figure, ax = axes_for(ax)
     ax.fill_between(levels, low, high, color=GREY, alpha=0.3, linewidth=0, label="95 % band of chance")
     ax.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="perfect")
     ax.plot(levels, inside, color=BLUE, linewidth=2, label="observed")
     ax.set(xlim=(0, 1), ylim=(0, 1))
     what = f"{count} training observations" if same_rows(data, posterior.data) else f"{count} observations"
-    _describe(ax, "nominal level of the central interval", "share of observations inside", f"{what} of {data.name}")
-    _legend(ax)
+    describe(ax, "nominal level of the central interval", "share of observations inside", f"{what} of {data.name}")
+    legend_below(ax)
     return figure
 
 
@@ -182,11 +191,11 @@ def traces(posterior: Posterior, ax: Axes | None = None) -> Figure:
         If the draws are not chains.
     """
     values, title = _worst_point(posterior)
-    figure, ax = _axes(ax)
+    figure, ax = axes_for(ax)
     for chain, line in enumerate(values):
-        ax.plot(line, linewidth=0.7, alpha=0.85, label=f"chain {chain}", **_chain_look(chain))
-    _describe(ax, "draw", f"f(x), {_short(posterior.data.target_name)}", title)
-    _legend(ax)
+        ax.plot(line, linewidth=0.7, alpha=0.85, label=f"chain {chain}", **chain_look(chain))
+    describe(ax, "draw", f"f(x), {shortened(posterior.data.target_name)}", title)
+    legend_below(ax)
     return figure
 
 
@@ -225,15 +234,15 @@ def ranks(posterior: Posterior, ax: Axes | None = None) -> Figure:
     expected = kept.shape[1] / bins
     low, high = hypergeom.ppf([0.025, 0.975], kept.size, kept.shape[1], round(kept.size / bins))
     scale = 1.15 * max(counts.max(), high)  # each chain has a strip of height 1
-    figure, ax = _axes(ax)
+    figure, ax = axes_for(ax)
     for chain, row in enumerate(counts):
         ax.fill_between(edges[[0, -1]], chain + low / scale, chain + high / scale, color=GREY, alpha=0.3, linewidth=0)
         ax.plot(edges[[0, -1]], [chain + expected / scale] * 2, color=GREY, linewidth=0.8, linestyle="--")
-        ax.stairs(chain + row / scale, edges, baseline=None, linewidth=1.6, **_chain_look(chain))
+        ax.stairs(chain + row / scale, edges, baseline=None, linewidth=1.6, **chain_look(chain))
     ax.set(xlim=(edges[0], edges[-1]), ylim=(0, chains))
     ax.set_yticks(np.arange(chains) + 0.5 * expected / scale, [f"chain {chain}" for chain in range(chains)])
     kept_share = f" (1 draw in {thinning} kept)" if thinning > 1 else ""
-    _describe(ax, f"rank of f(x) among all chains{kept_share}", "", title)
+    describe(ax, f"rank of f(x) among all chains{kept_share}", "", title)
     return figure
 
 
@@ -268,7 +277,7 @@ def noise(posterior: Posterior, ax: Axes | None = None, *, site: str | None = No
         site = "noise" if "noise" in known else known[0]
     check_choice("site", site, known)
     values = np.asarray(posterior.draws[site], float)
-    figure, ax = _axes(ax)
+    figure, ax = axes_for(ax)
     if values.shape[1] < 20:  # so few draws, as of an ensemble, make no histogram
         for value in values.flat:
             ax.axvline(value, color=BLUE)
@@ -276,12 +285,12 @@ def noise(posterior: Posterior, ax: Axes | None = None, *, site: str | None = No
     else:
         edges = np.histogram_bin_edges(values, "auto" if np.ptp(values) else 1)
         for chain, row in enumerate(values):
-            ax.hist(row, edges.tolist(), density=True, histtype="step", label=f"chain {chain}", **_chain_look(chain))
+            ax.hist(row, edges.tolist(), density=True, histtype="step", label=f"chain {chain}", **chain_look(chain))
         _prior_curve(posterior, site, ax)
-        _legend(ax)
+        legend_below(ax)
     in_units = site in getattr(posterior.model, "sites_in_target_units", ())
-    name = f"{site}, {_short(posterior.data.target_name)}" if in_units else f"{site}, on the model's scale"
-    _describe(ax, name, "density" if values.shape[1] >= 20 else "", "")
+    name = f"{site}, {shortened(posterior.data.target_name)}" if in_units else f"{site}, on the model's scale"
+    describe(ax, name, "density" if values.shape[1] >= 20 else "", "")
     return figure
 
 
@@ -311,14 +320,14 @@ def relevance(posterior: Posterior, ax: Axes | None = None) -> Figure:
     order = np.argsort(quantiles[2])
     low, lower, middle, upper, high = quantiles[:, order]
     rows = np.arange(len(order))
-    figure, ax = _axes(ax, height=max(SIZE[1], 0.8 + 0.22 * len(rows)))
+    figure, ax = axes_for(ax, height=max(SIZE[1], 0.8 + 0.22 * len(rows)))
     ax.hlines(rows, low, high, color=BLUE, linewidth=1, label="90 %")
     ax.hlines(rows, lower, upper, color=BLUE, linewidth=3.5, label="50 %")
-    ax.plot(middle, rows, "o", color=_text_colour(), markersize=4, label="median")
+    ax.plot(middle, rows, "o", color=text_colour(), markersize=4, label="median")
     ax.set_xscale("log")
-    ax.set_yticks(rows, [_short(posterior.data.feature_names[i]) for i in order], parse_math=False)
-    _describe(ax, "relevance (scale of the feature's weights)", "", "")
-    _legend(ax)
+    ax.set_yticks(rows, [shortened(posterior.data.feature_names[i]) for i in order], parse_math=False)
+    describe(ax, "relevance (scale of the feature's weights)", "", "")
+    legend_below(ax)
     return figure
 
 
@@ -345,7 +354,7 @@ def losses(posterior: Posterior, ax: Axes | None = None) -> Figure:
     # Each point is the last step of an equal share of all steps.
     steps = np.arange(1, len(record) + 1) * getattr(posterior.method, "num_steps", len(record)) / len(record)
     final = posterior.result.info.get("restarts_log_posterior")
-    figure, ax = _axes(ax)
+    figure, ax = axes_for(ax)
     ax.plot(steps, record, color=GREY, linewidth=1, alpha=0.8)
     ax.lines[-1].set_label(f"{record.shape[1]} trained side by side")
     if final is not None and record.shape[1] > 1:
@@ -355,8 +364,8 @@ def losses(posterior: Posterior, ax: Axes | None = None) -> Figure:
     later = later[np.isfinite(later)]
     if later.size and np.ptp(later):
         ax.set_ylim(later.min() - 0.05 * np.ptp(later), later.max() + 0.05 * np.ptp(later))
-    _describe(ax, "step", "minus log posterior per row", "")
-    _legend(ax)
+    describe(ax, "step", "minus log posterior per row", "")
+    legend_below(ax)
     return figure
 
 
@@ -461,7 +470,7 @@ def _prior_curve(posterior: Posterior, site: str, ax: Axes) -> None:
     grid = np.linspace(*ax.get_xlim(), GRID)[1:]
     grid = grid[grid > 0]
     density = np.exp(np.asarray(prior.log_prob(grid / unit), float)) / unit
-    ax.plot(grid, density, color=_text_colour(), linestyle=(0, (1, 1)), label="prior")
+    ax.plot(grid, density, color=text_colour(), linestyle=(0, (1, 1)), label="prior")
 
 
 # --- two ways to show predictions -------------------------------------------------------------------------------------
@@ -473,7 +482,7 @@ def _curve(posterior: Posterior, data: Dataset, column: int, prob: float, ax: Ax
     inputs[:, column] = grid
     prediction, draws = posterior.predict(inputs), posterior.function_draws(inputs)
     low, high = prediction.interval(prob).T
-    figure, ax = _axes(ax)
+    figure, ax = axes_for(ax)
     said = f"{100 * prob:g} %"
     ax.fill_between(grid, low, high, color=BLUE, alpha=0.25, linewidth=0, label=f"{said} of observations")
     if prediction.epistemic_std.any():
@@ -485,11 +494,11 @@ def _curve(posterior: Posterior, data: Dataset, column: int, prob: float, ax: Ax
     curve = _truth(data) if data.num_features == 1 else None
     if curve is not None:
         ax.plot(grid, curve(grid), color=VERMILLION, linestyle="--", linewidth=1.5, label="truth")
-    _points(ax, data.x[:, column], data.y, f"{data.name} ({len(data)})")
+    marks(ax, data.x[:, column], data.y, f"{data.name} ({len(data)})")
     ax.set_xlim(grid[0], grid[-1])
     title = "" if data.num_features == 1 else "all other features at their medians"
-    _describe(ax, data.feature_names[column], data.target_name, title)
-    _legend(ax)
+    describe(ax, data.feature_names[column], data.target_name, title)
+    legend_below(ax)
     return figure
 
 
@@ -507,109 +516,16 @@ def _observed_against_predicted(posterior: Posterior, data: Dataset, prob: float
     prediction = posterior.predict(data.x)
     low, high = prediction.interval(prob).T
     inside = (low <= data.y) & (data.y <= high)
-    figure, ax = _axes(ax)
+    figure, ax = axes_for(ax)
     pixels = len(data) > MOST_MARKS
     for where, colour, marker, word in ((inside, BLUE, "o", "inside"), (~inside, VERMILLION, "X", "outside")):
         thin: dict[str, Any] = {"color": colour, "linewidth": 0.7, "alpha": 0.7, "rasterized": pixels}
         ax.vlines(prediction.mean[where], low[where], high[where], **thin)
         label = f"{word} the {100 * prob:g} % interval: {where.sum()} of {len(data)} ({where.mean():.0%})"
-        _points(ax, prediction.mean[where], data.y[where], label, color=colour, marker=marker, pixels=pixels)
+        marks(ax, prediction.mean[where], data.y[where], label, color=colour, marker=marker, pixels=pixels)
     ends = [min(prediction.mean.min(), data.y.min()), max(prediction.mean.max(), data.y.max())]
-    ax.plot(ends, ends, color=_text_colour(), linestyle="--", linewidth=1, label="observed = predicted")
-    name = _short(data.target_name)
-    _describe(ax, f"predicted {name} (mean)", f"observed {name}", "")
-    _legend(ax, columns=1)
+    ax.plot(ends, ends, color=text_colour(), linestyle="--", linewidth=1, label="observed = predicted")
+    name = shortened(data.target_name)
+    describe(ax, f"predicted {name} (mean)", f"observed {name}", "")
+    legend_below(ax, columns=1)
     return figure
-
-
-# --- axes, colours and text -------------------------------------------------------------------------------------------
-
-
-def _axes(ax: Axes | None, height: float = SIZE[1]) -> tuple[Figure, Axes]:
-    """The figure to return and the axes to draw in, new ones where there are none."""
-    if ax is None:
-        figure = _figure_class()(figsize=(SIZE[0], height), layout="constrained")
-        return figure, figure.add_subplot()
-    from matplotlib.axes import Axes
-
-    if not isinstance(ax, Axes):
-        raise bad_type("ax", "one Matplotlib Axes", type(ax).__name__, "Of several, pass one: axes[0].")
-    return ax.get_figure(root=True), ax  # type: ignore[return-value]
-
-
-@cache
-def _figure_class() -> type:
-    from matplotlib.figure import Figure
-
-    class ZooFigure(Figure):
-        """A figure that a notebook shows once: pyplot, which would show it again and keep it, is not involved."""
-
-        def _repr_png_(self) -> bytes:
-            from io import BytesIO
-
-            buffer = BytesIO()
-            self.savefig(buffer, format="png", dpi=110)
-            return buffer.getvalue()
-
-    return ZooFigure
-
-
-def _text_colour() -> str:
-    """What stands out most on the present background: the colour of text."""
-    from matplotlib import rcParams
-
-    return rcParams["text.color"]
-
-
-def _chain_look(chain: int) -> dict[str, Any]:
-    colours = len(CHAIN_COLOURS)
-    return {"color": CHAIN_COLOURS[chain % colours], "linestyle": CHAIN_STYLES[chain // colours % len(CHAIN_STYLES)]}
-
-
-def _points(
-    ax: Axes, x: np.ndarray, y: np.ndarray, label: str, *, color: str = "", marker: str = "o", pixels: bool = False
-) -> None:
-    size = float(np.clip(400 / max(len(x), 1), 6, 22))
-    ax.scatter(
-        x,
-        y,
-        s=size if marker == "o" else 2 * size,
-        color=color or _text_colour(),
-        marker=marker,
-        alpha=0.8,
-        linewidths=0,
-        label=label,
-        zorder=3,
-        rasterized=pixels or len(x) > MOST_MARKS,
-    )
-
-
-def _describe(ax: Axes, x: str, y: str, title: str = "") -> None:
-    """Label the axes. Names are the user's own text: never read as mathematics, nor let run off the figure."""
-    ax.set_xlabel(_short(x, 60), parse_math=False)
-    ax.set_ylabel(_short(y), parse_math=False)
-    if title:
-        ax.set_title(_short(title, 70), fontsize=SMALL, parse_math=False)
-    ax.spines[["top", "right"]].set_visible(False)
-
-
-def _short(text: str, most: int = 45) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= most else line[: most - 1] + "…"
-
-
-def _legend(ax: Axes, columns: int = 2) -> None:
-    """A legend below the axes, where it hides no data, at a fixed distance whatever their height."""
-    from matplotlib.transforms import ScaledTranslation
-
-    below = ax.transAxes + ScaledTranslation(0, -33 / 72, ax.get_figure(root=True).dpi_scale_trans)  # type: ignore[union-attr]
-    legend = ax.legend(
-        loc="upper center",
-        bbox_to_anchor=(0.5, 0),
-        bbox_transform=below,
-        ncols=columns,
-        frameon=False,
-        fontsize=SMALL,
-    )
-    for text in legend.get_texts():
-        text.set_parse_math(False)
