@@ -30,6 +30,8 @@ from bnn_zoo.errors import bad_value
 Batch = tuple[jax.Array, jax.Array]
 
 MAX_START_TRIES = 100
+MOST_AT_ONCE = 2**16  # rows; beyond, all rows are taken in blocks, so that memory does not grow with them
+BLOCK_ROWS = 2**13
 
 
 def is_data_site(site: dict) -> bool:
@@ -98,10 +100,14 @@ class Problem:
 
     def log_likelihood(self, z: jax.Array, batch: Batch | None = None) -> jax.Array:
         """Log likelihood of all ``n`` rows, or its unbiased estimate ``n / b`` × that of a batch ``(x, y)``. Scalar."""
+        if batch is None and self.num_rows > MOST_AT_ONCE:
+            return self._by_blocks(z)
         return self._log_terms(z, *self._scaled(batch))[1]
 
     def log_posterior(self, z: jax.Array, batch: Batch | None = None) -> jax.Array:
         """Unnormalised log posterior density in ``z``: `log_prior` plus `log_likelihood`. Scalar."""
+        if batch is None and self.num_rows > MOST_AT_ONCE:
+            return self.log_prior(z) + self._by_blocks(z)
         prior, likelihood = self._log_terms(z, *self._scaled(batch))
         return prior + likelihood
 
@@ -183,6 +189,18 @@ class Problem:
         if batch is None:
             return self.x, self.y, 1.0
         return *batch, self.num_rows / batch[1].shape[0]
+
+    def _by_blocks(self, z: jax.Array) -> jax.Array:
+        """Log likelihood of all rows, whose gradient runs the network again rather than keep every activation."""
+
+        @jax.checkpoint
+        def part(z: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
+            return self._log_terms(z, x, y, 1.0)[1]
+
+        whole = self.num_rows // BLOCK_ROWS * BLOCK_ROWS
+        blocks = self.x[:whole].reshape(-1, BLOCK_ROWS, self.x.shape[1]), self.y[:whole].reshape(-1, BLOCK_ROWS)
+        total, _ = lax.scan(lambda so_far, block: (so_far + part(z, *block), None), jnp.zeros((), z.dtype), blocks)
+        return total if whole == self.num_rows else total + part(z, self.x[whole:], self.y[whole:])
 
     def _log_terms(self, z: jax.Array, x: jax.Array, y: jax.Array, factor: float) -> tuple[jax.Array, jax.Array]:
         """Log prior and scaled log likelihood, from one trace."""

@@ -22,6 +22,7 @@ from numpyro.infer.util import potential_energy
 from scipy import special
 
 import bnn_zoo as zoo
+from bnn_zoo.engine import density
 from bnn_zoo.engine.checks import join
 from bnn_zoo.engine.density import Problem
 from bnn_zoo.errors import ZooTypeError, ZooValueError
@@ -316,6 +317,24 @@ def test_auxiliary_sites_are_sampled_but_hidden():
     z = points(problem, 1)[0]
     raw, sites = problem.layout.unflatten(z), problem.constrain(z)
     np.testing.assert_allclose(sites["w"], 0.4 + sites["spread"] * raw["w_decentered"], rtol=RELATIVE)
+
+
+def test_many_rows_are_taken_in_blocks(monkeypatch):
+    """20 rows in blocks of 8, the last one of 4: the same density, gradient and Hessian; fails if a block is lost."""
+    model = zoo.models.MLP(hidden=(3,), activation="tanh")
+    x = np.random.default_rng(0).normal(size=(20, 2))
+    with jax.enable_x64(True):
+        problem = join(model, x, x[:, 0] ** 2)
+        z = problem.prior_draw(jax.random.PRNGKey(0))
+        whole = [f(z) for f in (problem.log_posterior, problem.log_likelihood, problem.grad_log_posterior)]
+        hessian = jax.hessian(problem.log_posterior)(z)
+        monkeypatch.setattr(density, "MOST_AT_ONCE", 19)
+        for rows in (8, 10, 64):
+            monkeypatch.setattr(density, "BLOCK_ROWS", rows)
+            blocks = [f(z) for f in (problem.log_posterior, problem.log_likelihood, problem.grad_log_posterior)]
+            for one, other in zip(blocks, whole, strict=True):
+                np.testing.assert_allclose(one, other, rtol=1e-10)
+            np.testing.assert_allclose(jax.hessian(problem.log_posterior)(z), hessian, rtol=1e-9, atol=1e-9)
 
 
 def test_likelihood_is_taken_apart():
