@@ -59,9 +59,13 @@ class Registry:
         return value
 
     def name_of(self, value: Any) -> str:
-        """Registered name of an object's class, or the class's own name."""
-        for entry in self.entries:
-            if type(value) is entry.make:
+        """Registered name of an object, or its class's own name.
+
+        Of several entries for one class, that whose settings the object has; the more settings, the nearer.
+        """
+        of_class = [entry for entry in self.entries if type(value) is entry.make]
+        for entry in sorted(of_class, key=lambda entry: -len(entry.settings)):
+            if all(getattr(value, name) == setting for name, setting in entry.settings):
                 return entry.name
         return getattr(value, "__name__", type(value).__name__)
 

@@ -5,6 +5,7 @@ They use nothing of the package, so that a mistake cannot be on both sides.
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -82,6 +83,38 @@ class LinearPosterior:
 def with_ones(x: np.ndarray) -> np.ndarray:
     """``[x, 1]``."""
     return np.column_stack([x, np.ones(len(x))])
+
+
+def sgd_law(linear: LinearPosterior, rate: float, momentum: float, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean ``(d + 1,)`` and covariance of (w, b) at the ends of epochs of SGD on minus the log posterior per row.
+
+    With n rows and batches B of b rows, the gradient is A_B θ − c_B, with A_B = (P + (n/b) Φ_BᵀΦ_B / σ²) / n and
+    c_B = Φ_Bᵀ y_B / (b σ²). A step is v ← μ v + A_B θ − c_B, θ ← θ − r v: linear in u = (θ, v). So is an epoch over the
+    batches of a random order of the rows, u ← M u + e, where epochs are independent. Stationary, the first two moments
+    obey m = E[M] m + E[e] and S = E[(M u + e)(M u + e)ᵀ] = E[M S Mᵀ] + E[M m eᵀ] + E[e mᵀ Mᵀ] + E[e eᵀ], a Lyapunov
+    equation, linear in S. Expectations are over all orders, one by one.
+    """
+    phi, rows = with_ones(linear.x), len(linear.y)
+    size = phi.shape[1]
+    eye = np.eye(size)
+    maps, offsets = [], []
+    for order in itertools.permutations(range(rows)):
+        whole, offset = np.eye(2 * size), np.zeros(2 * size)
+        for begin in range(0, rows - batch_size + 1, batch_size):
+            part = list(order[begin : begin + batch_size])
+            a = np.diag(linear.prior_sd**-2.0) / rows + phi[part].T @ phi[part] / (batch_size * linear.noise**2)
+            c = phi[part].T @ linear.y[part] / (batch_size * linear.noise**2)
+            step = np.block([[eye - rate * a, -rate * momentum * eye], [a, momentum * eye]])
+            whole, offset = step @ whole, step @ offset + np.concatenate([rate * c, -c])
+        maps.append(whole)
+        offsets.append(offset)
+    m, e = np.array(maps), np.array(offsets)
+    mean = np.linalg.solve(np.eye(2 * size) - m.mean(0), e.mean(0))
+    cross = np.einsum("kij,j,kl->il", m, mean, e) / len(m)
+    constant = cross + cross.T + e.T @ e / len(m)
+    twice = np.einsum("kij,klm->iljm", m, m).reshape(4 * size**2, 4 * size**2) / len(m)
+    second = np.linalg.solve(np.eye(4 * size**2) - twice, constant.ravel()).reshape(2 * size, 2 * size)
+    return mean[:size], (second - np.outer(mean, mean))[:size, :size]
 
 
 def relu_kernel(x: np.ndarray, depth: int, weight_scale: float, bias_scale: float) -> np.ndarray:

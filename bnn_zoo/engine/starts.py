@@ -13,7 +13,7 @@ from bnn_zoo.engine import training
 from bnn_zoo.engine.compiled import Request, call, runs_once
 from bnn_zoo.engine.context import Context
 from bnn_zoo.engine.density import Problem
-from bnn_zoo.engine.training import Schedule
+from bnn_zoo.engine.schedules import Schedule
 from bnn_zoo.errors import bad_value
 
 STARTS = ("prior", "map", "ensemble")

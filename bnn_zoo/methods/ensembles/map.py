@@ -11,8 +11,8 @@ from bnn_zoo.engine.context import Context
 from bnn_zoo.engine.density import Problem
 from bnn_zoo.engine.draws import Draws
 from bnn_zoo.engine.identity import settings
+from bnn_zoo.engine.schedules import Schedule
 from bnn_zoo.engine.starts import prior_positions
-from bnn_zoo.engine.training import Schedule
 from bnn_zoo.errors import bad_value, check_count, check_positive
 
 
