@@ -14,10 +14,11 @@ from bnn_zoo.engine import predictive
 from bnn_zoo.engine.context import PROGRESS, Context
 from bnn_zoo.engine.density import Problem
 from bnn_zoo.engine.draws import Draws, Kind
+from bnn_zoo.engine.gaussian import Gaussian
 from bnn_zoo.engine.scaling import Scaling
 from bnn_zoo.errors import bad_value, check_choice, check_count
 from bnn_zoo.inputs import as_inputs, as_targets
-from bnn_zoo.prediction import Prediction, Source
+from bnn_zoo.prediction import Prediction, Source, choose_kind, linearized_at
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from bnn_zoo.reports.convergence import Diagnosis
-
-PREDICTION_KINDS = ("monte_carlo", "plug_in", "linearized", "moments")
 
 
 @dataclass(frozen=True)
@@ -159,16 +158,27 @@ class Posterior:
         x : array-like
             Inputs ``(n, d)``; a pandas frame is matched by column name.
         kind : str or None
-            ``"monte_carlo"``: the mixture over all draws. ``"plug_in"``: the one network of a point fit. ``None``:
-            ``"plug_in"`` for a point fit, ``"monte_carlo"`` for all others.
+            ``"monte_carlo"``: the mixture over all draws. ``"plug_in"``: the one network of a point fit.
+            ``"linearized"``: the network made linear about its mode, in closed form (Laplace). ``None``: ``"plug_in"``
+            for a point fit, ``"linearized"`` where the method has it, ``"monte_carlo"`` for all others.
 
         Raises
         ------
         ZooValueError
             If ``x`` does not fit, or the method does not have that kind.
         """
-        kind = self._prediction_kind(kind)
-        return Source(self.problem, self._flat, self._model_inputs(x), self.scaling, self.x64).predict(kind)
+        kind, inputs = self._prediction_kind(kind), self._model_inputs(x)
+        if kind == "linearized" and self._linearized is not None:
+            return linearized_at(self.problem, self._linearized, self._flat, inputs, self.scaling)
+        return Source(self.problem, self._flat, inputs, self.scaling, self.x64).predict(kind)
+
+    @property
+    def log_evidence(self) -> float:
+        """Log density of the training targets under the model, which ranks models of the same data (Laplace only)."""
+        if "log_evidence" not in self.result.info:
+            got = f"of a posterior by {self.method_name}"
+            raise bad_value("log_evidence", "asked of a method that estimates it", got, "Fit with method 'laplace'.")
+        return float(self.result.info["log_evidence"]) + self.data.num_rows * self.scaling.log_jacobian
 
     def log_likelihood(self, x: Any, y: Any) -> np.ndarray:
         """Return the log density of each row of ``(x, y)`` under each draw, ``(C, S, n)``, per unit of the target."""
@@ -270,6 +280,12 @@ class Posterior:
 
     # --- inner ------------------------------------------------------------------------------------------------------
 
+    @cached_property
+    def _linearized(self) -> Gaussian | None:
+        """The Gaussian about whose mode the network may be made linear, of a method that offers one."""
+        offered = getattr(self.method, "linearized", None)
+        return None if offered is None else offered(self.result)
+
     @property
     def _flat(self) -> np.ndarray:
         return self.result.positions.reshape(-1, self.problem.size)
@@ -279,15 +295,5 @@ class Posterior:
 
     def _prediction_kind(self, kind: str | None) -> str:
         point = self.kind == "members" and self._flat.shape[0] == 1
-        own = "plug_in" if point else "monte_carlo"
-        if kind is None or kind == own:
-            return own
-        if kind not in PREDICTION_KINDS:
-            raise bad_value("kind", "one of " + ", ".join(map(repr, PREDICTION_KINDS)), repr(kind), "None picks.")
-        reasons = {
-            "monte_carlo": "A point fit has one network; use kind='plug_in'.",
-            "plug_in": "There is no one best network among draws; fit with method 'map' for a point prediction.",
-            "linearized": "Only a Laplace approximation has it.",
-            "moments": "Only deterministic variational inference has it.",
-        }
-        raise bad_value("kind", f"{own!r} for method {self.method_name}", repr(kind), reasons[kind])
+        own = ["linearized"] * (self._linearized is not None) + ["plug_in" if point else "monte_carlo"]
+        return choose_kind(kind, own, self.method_name)

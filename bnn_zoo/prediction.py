@@ -7,20 +7,32 @@ from dataclasses import dataclass, field
 
 import jax
 import numpy as np
+from numpyro.distributions import Normal
 
-from bnn_zoo.engine import mixture, predictive
+from bnn_zoo.engine import linearized, mixture, predictive
 from bnn_zoo.engine.compiled import call
 from bnn_zoo.engine.density import Problem
+from bnn_zoo.engine.gaussian import Gaussian
 from bnn_zoo.engine.keys import seed_key
 from bnn_zoo.engine.likelihood import Likelihood
 from bnn_zoo.engine.scaling import Scaling
 from bnn_zoo.errors import bad_value, check_between, check_count
 from bnn_zoo.inputs import as_targets
 
+# Kinds of prediction, and what to say where a posterior does not have one.
+REASONS = {
+    "monte_carlo": "A point fit has one network; use kind='plug_in'.",
+    "plug_in": "There is no one best network among draws; fit with method 'map' for a point prediction.",
+    "linearized": "Only a Laplace approximation of a Normal likelihood has it.",
+    "moments": "Only deterministic variational inference has it.",
+}
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Prediction:
     """Predictive distribution at ``n`` inputs: an equal mixture, over draws, of the model's observation distribution.
+
+    Where the network was made linear about a mode, the mixture has one component, a Normal.
 
     Moments are computed at once, in one compiled loop in bounded memory. Quantiles, densities and scores are exact for
     the mixture, not sampled, and computed a block of rows at a time when asked for.
@@ -36,14 +48,14 @@ class Prediction:
     aleatoric_std : ndarray
         ``(n,)``: root of the mean noise variance, what more data would not shrink.
     kind : str
-        How it was made: ``"monte_carlo"`` over draws, or ``"plug_in"`` at one network.
+        How it was made: ``"monte_carlo"`` over draws, ``"plug_in"`` at one network, or ``"linearized"`` about one.
     """
 
     mean: np.ndarray
     epistemic_std: np.ndarray
     aleatoric_std: np.ndarray
     kind: str
-    _source: Source = field(repr=False)
+    _source: Source | Linearized = field(repr=False)
 
     @property
     def std(self) -> np.ndarray:
@@ -171,8 +183,7 @@ class Source:
         """``(num, rows)`` observations in the user's units."""
         key = seed_key(seed)
         generator = np.random.default_rng(int(seed))
-        rounds = -(-num // self.num_draws)
-        which = np.concatenate([generator.permutation(self.num_draws) for _ in range(rounds)])[:num]
+        which = _in_turn(generator, num, self.num_draws)
         chosen = Source(self.problem, self.positions[which], self.x, self.scaling, self.x64)
         out = np.empty((num, rows))
         for block, (where, parts) in enumerate(chosen.blocks()):
@@ -180,6 +191,79 @@ class Source:
                 noisy = call(_sample, (), parts, key, np.uint32(block))
             out[:, where] = np.asarray(noisy)[:, : where.stop - where.start]
         return self.scaling.from_model(out)
+
+
+@dataclass(frozen=True, eq=False)
+class Linearized:
+    """One Normal a row, of a network made linear about its mode; as `Source`, on the model's scale and in float64."""
+
+    problem: Problem
+    mode: np.ndarray
+    positions: np.ndarray
+    x: np.ndarray
+    scaling: Scaling
+    mean: np.ndarray
+    variance: np.ndarray
+    noise: np.ndarray
+    num_draws: int = 1
+    is_normal: bool = True
+
+    def blocks(self) -> Iterator[tuple[slice, Likelihood]]:
+        """Slices of rows and their one component ``(1, rows)``, the last block padded."""
+        rows = predictive.block_rows(1, len(self.x))
+        for begin in range(0, len(self.x), rows):
+            where = slice(begin, min(begin + rows, len(self.x)))
+            spare = (0, rows - (where.stop - begin))
+            std = np.hypot(np.sqrt(self.variance[where]), self.noise[where])
+            parameters: dict = {
+                "loc": np.pad(self.mean[where], spare)[None],
+                "scale": np.pad(std, spare, constant_values=1.0)[None],
+            }
+            yield where, Likelihood(parameters, Normal)
+
+    def sample(self, num: int, seed: int, rows: int) -> np.ndarray:
+        """``(num, rows)`` observations in the user's units: joint functions f(x; m) + J (z − m), and noise."""
+        generator = np.random.default_rng(int(seed))
+        which = _in_turn(generator, num, len(self.positions))
+        f = linearized.functions(self.problem, self.mode, self.positions[which], self.x)
+        return self.scaling.from_model(f + self.noise * generator.standard_normal((num, rows)))
+
+
+def linearized_at(
+    problem: Problem, gaussian: Gaussian, positions: np.ndarray, x: np.ndarray, scaling: Scaling
+) -> Prediction:
+    """Return the prediction at ``x``: mean and variance of f in closed form, and the noise at the mode."""
+    mean, variance, noise = linearized.moments(problem, gaussian, x)
+    return Prediction(
+        mean=scaling.from_model(mean),
+        epistemic_std=np.sqrt(variance) * scaling.y_scale,
+        aleatoric_std=noise * scaling.y_scale,
+        kind="linearized",
+        _source=Linearized(problem, gaussian.mode, positions, x, scaling, mean, variance, noise),
+    )
+
+
+def choose_kind(kind: str | None, own: list[str], method_name: str) -> str:
+    """Return the kind of prediction asked for, of those that a posterior has; its first where none is.
+
+    Raises
+    ------
+    ZooValueError
+        If it is unknown, or not one of ``own``.
+    """
+    if kind is None:
+        return own[0]
+    if kind in own:
+        return kind
+    if kind not in REASONS:
+        raise bad_value("kind", "one of " + ", ".join(map(repr, REASONS)), repr(kind), "None picks.")
+    raise bad_value("kind", f"{' or '.join(map(repr, own))} for method {method_name}", repr(kind), REASONS[kind])
+
+
+def _in_turn(generator: np.random.Generator, num: int, available: int) -> np.ndarray:
+    """Choose ``num`` draws of ``available`` without replacement, round after round."""
+    rounds = -(-num // available)
+    return np.concatenate([generator.permutation(available) for _ in range(rounds)])[:num]
 
 
 def _sample(parts: Likelihood, key: jax.Array, block: jax.Array) -> jax.Array:

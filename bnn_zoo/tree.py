@@ -43,6 +43,8 @@ def build(posterior: Posterior, *, pointwise: bool = True) -> xr.DataTree:
         "run_seconds": posterior.timing.run_seconds,
         "gradient_evaluations": posterior.timing.gradient_evaluations,
     }
+    if "log_evidence" in posterior.result.info:
+        attributes["log_evidence"] = posterior.log_evidence
     for group in groups.values():
         group.attrs.update(attributes)
     tree = xr.DataTree.from_dict(groups)

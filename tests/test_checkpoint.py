@@ -20,6 +20,9 @@ METHODS = {
     "hmc": zoo.methods.HMC(start="prior", **LENGTHS),
     "mh": zoo.methods.MetropolisHastings(start="prior", thinning=2, **LENGTHS),
     "map": zoo.methods.MAP(num_steps=300, num_restarts=2, batch_size=7, polish_steps=3),
+    "bootstrap": zoo.methods.DeepEnsemble(num_steps=300, num_members=2, batch_size=7, polish_steps=3, bootstrap=True),
+    "anchored": zoo.methods.DeepEnsemble(num_steps=300, num_members=2, batch_size=7, polish_steps=3, anchored=True),
+    "multiswag": zoo.methods.MultiSWAG(warm_steps=300, num_steps=300, num_modes=2, rank=3, num_samples=6),
 }
 
 

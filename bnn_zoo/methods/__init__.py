@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from bnn_zoo.methods.ensembles.deep import DeepEnsemble
 from bnn_zoo.methods.ensembles.map import MAP
+from bnn_zoo.methods.ensembles.swag import SWA, SWAG, MultiSWAG
+from bnn_zoo.methods.gaussian.laplace import Laplace
 from bnn_zoo.methods.mcmc.hmc import HMC
 from bnn_zoo.methods.mcmc.metropolis import MetropolisHastings
 from bnn_zoo.methods.mcmc.nuts import NUTS
@@ -13,7 +16,19 @@ from bnn_zoo.registry import Entry, Registry
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["HMC", "MAP", "NUTS", "MetropolisHastings", "registry", "table"]
+__all__ = [
+    "HMC",
+    "MAP",
+    "NUTS",
+    "SWA",
+    "SWAG",
+    "DeepEnsemble",
+    "Laplace",
+    "MetropolisHastings",
+    "MultiSWAG",
+    "registry",
+    "table",
+]
 
 # fmt: off
 registry = Registry("method", (
@@ -21,6 +36,16 @@ registry = Registry("method", (
     Entry("hmc", HMC, "Hamiltonian trajectories of one length", "Neal 2011", "any model"),
     Entry("nuts", NUTS, "Hamiltonian trajectories that stop when they turn", "Hoffman & Gelman 2014", "any model"),
     Entry("map", MAP, "the most probable network of several restarts", "MacKay 1992", "any model"),
+    Entry("ensemble", DeepEnsemble, "several networks, each from its own prior draw", "Lakshminarayanan 2017",
+          "any model"),
+    Entry("anchored_ensemble", DeepEnsemble, "networks pulled to their own prior draws, with noise on the targets",
+          "Pearce 2020", "a Normal likelihood; Normal priors of the weights", (("anchored", True),)),
+    Entry("swa", SWA, "the mean of the networks that SGD passes through", "Izmailov 2018", "any model"),
+    Entry("swag", SWAG, "a Gaussian with the spread of SGD around that mean", "Maddox 2019", "any model"),
+    Entry("multiswag", MultiSWAG, "a mixture of such Gaussians, one a prior draw", "Wilson & Izmailov 2020",
+          "any model"),
+    Entry("laplace", Laplace, "a Gaussian at the most probable network", "MacKay 1992; Ritter 2018; Daxberger 2021",
+          "a Normal likelihood; dense layers for kron and last_layer"),
 ))
 # fmt: on
 

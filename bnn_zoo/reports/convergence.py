@@ -53,8 +53,9 @@ class Diagnosis:
     checks : tuple of Check
         Worst first; each with a sentence on what was found and what to do.
     points : pandas.DataFrame
-        One row an input at which f was judged: ``where`` (``"training"``, ``"between"`` or ``"held-out"``), and for
-        chains R-hat, bulk and tail ESS, posterior sd and MCSE of f(x), in the units of the target.
+        One row an input at which f was judged: ``where`` (``"training"``, ``"between"`` or ``"held-out"``), mean and
+        sd of f(x) in the units of the target; for chains R-hat, bulk and tail ESS and MCSE; for members and independent
+        draws the standard error ``sd_error`` of the sd; for modes of a mixture ``sd_within`` and ``sd_between``.
     x : numpy.ndarray
         Those inputs ``(k, d)``, in the units of the data.
     kind : str
@@ -124,7 +125,8 @@ def diagnose(posterior: Posterior, held_out: np.ndarray | None = None) -> Diagno
     if posterior.kind == "markov":
         points, checks = _judge_chains(posterior, functions, points)
     else:
-        checks = _judge_members(posterior)
+        points, within_and_between = _spreads(functions, points)
+        checks = [*_judge_members(posterior), *within_and_between]
     if not posterior.complete:
         checks.append(_incomplete(posterior))
     return Diagnosis(tuple(sorted(checks, key=lambda check: SEVERITY[check.status])), points, x, posterior.kind)
@@ -345,6 +347,20 @@ def _judge_members(posterior: Posterior) -> list[Check]:
                 shown=norm,
             )
         )
+    if "negative_eigenvalues" in info:
+        count = int(info["negative_eigenvalues"])
+        said = f"Of {posterior.problem.size} eigenvalues of the Hessian of minus the log posterior, {count} are below 0"
+        checks.append(
+            _graded(
+                "negative eigenvalues",
+                count,
+                (0, 0),
+                f"{said}: the mode is a maximum.",
+                f"{said}: the mode is no maximum, and the approximation cannot know its width along these.",
+                "Raise num_steps or polish_steps, or try precision='float64'.",
+                never_fails=True,
+            )
+        )
     return checks
 
 
@@ -359,6 +375,27 @@ def _spread(posterior: Posterior) -> Check:
     return _graded(
         "precision of the spread", error, SPREAD, said, said, "Take more members or draws.", never_fails=True
     )
+
+
+def _spreads(functions: np.ndarray, points: pd.DataFrame) -> tuple[pd.DataFrame, list[Check]]:
+    """Columns and a check of how far f(x) spreads: of members with its standard error, of modes within and between.
+
+    The variance over a mixture of modes of equal weight is the mean variance within plus the variance of their means.
+    """
+    modes, draws = functions.shape[:2]
+    if modes > 1:
+        within = np.sqrt(functions.var(1).mean(0))
+        between = functions.mean(1).std(0)
+        points = points.assign(sd_within=within, sd_between=between)
+        total = float(np.mean(within**2 + between**2))
+        share = float(np.mean(between**2)) / total if total > 0 else 0.0
+        said = (
+            f"Between modes lies {100 * share:.0f} % of the variance of f(x), within them the rest, over {modes} modes."
+        )
+        return points, [Check("spread between modes", share, "passed", said)]
+    if draws > 1:
+        return points.assign(sd_error=points["sd"] / np.sqrt(2 * (draws - 1))), []
+    return points, []
 
 
 def _incomplete(posterior: Posterior) -> Check:

@@ -40,15 +40,31 @@ SITES = {
     "ard_mlp": DENSE | {"relevance": (2,)},
 }
 CHAINS = {"num_warmup": 20, "num_samples": 8, "num_chains": 2, "start": "prior"}
+TRAINED = {"num_steps": 20, "polish_steps": 2}
+AVERAGED = {"warm_steps": 20, "num_steps": 30, "batch_size": 5}
 METHODS = {
     "mh": (zoo.methods.MetropolisHastings, CHAINS | {"thinning": 2, "num_warmup": 100}),
     "hmc": (zoo.methods.HMC, CHAINS | {"num_warmup": 100}),
     "nuts": (zoo.methods.NUTS, CHAINS | {"max_tree_depth": 5}),
     "map": (zoo.methods.MAP, {"num_steps": 20, "num_restarts": 2, "polish_steps": 2}),
+    "ensemble": (zoo.methods.DeepEnsemble, TRAINED | {"num_members": 3}),
+    "anchored_ensemble": (zoo.methods.DeepEnsemble, TRAINED | {"num_members": 3, "anchored": True}),
+    "swa": (zoo.methods.SWA, AVERAGED),
+    "swag": (zoo.methods.SWAG, AVERAGED | {"num_samples": 9, "rank": 3}),
+    "multiswag": (zoo.methods.MultiSWAG, AVERAGED | {"num_samples": 9, "rank": 3, "num_modes": 2}),
+    "laplace": (zoo.methods.Laplace, {"num_samples": 9, "num_steps": 20, "num_restarts": 2, "polish_steps": 200}),
 }
 MARKOV = ("mh", "hmc", "nuts")
-KINDS = {"mh": "markov", "hmc": "markov", "nuts": "markov", "map": "members"}
-SIZES = {"markov": (2, 8), "members": (1, 1)}
+OVER_DRAWS = ("monte_carlo", "plug_in")  # kinds of prediction whose moments are those of the draws
+KINDS = {"mh": "markov", "hmc": "markov", "nuts": "markov", "map": "members", "laplace": "independent"}
+KINDS |= {"ensemble": "members", "anchored_ensemble": "members", "swa": "members"}
+KINDS |= {"swag": "independent", "multiswag": "independent"}
+SIZES = {"markov": (2, 8), "independent": (1, 9), "members": (1, 1)}
+SIZES |= {"ensemble": (1, 3), "anchored_ensemble": (1, 3), "multiswag": (2, 9)}
+
+
+def size_of(method: str) -> tuple[int, int]:
+    return SIZES.get(method) or SIZES[KINDS[method]]
 
 
 def make_data(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -93,7 +109,9 @@ def assert_same(one: zoo.Posterior, other: zoo.Posterior) -> None:
 
 def test_registries_list_exactly_these():
     assert list(zoo.models.table()["name"]) == ["linear", "mlp", "heteroscedastic_mlp", "residual_mlp", "ard_mlp"]
-    assert list(zoo.methods.table()["name"]) == ["mh", "hmc", "nuts", "map"]
+    assert list(zoo.methods.table()["name"]) == [
+        *("mh", "hmc", "nuts", "map", "ensemble", "anchored_ensemble", "swa", "swag", "multiswag", "laplace")
+    ]
     # What is registered is tested below.
     assert set(zoo.models.table()["name"]) == set(MODELS) == set(SITES)
     assert set(zoo.methods.table()["name"]) == set(METHODS) == set(KINDS)
@@ -108,7 +126,7 @@ def test_registries_list_exactly_these():
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_fits_every_model(method, model):
     posterior = fitted(model, method)
-    size = SIZES[KINDS[method]]
+    size = size_of(method)
     assert (posterior.num_chains, posterior.num_draws) == size
     assert (posterior.kind, posterior.complete) == (KINDS[method], True)
     assert {name: value.shape for name, value in posterior.draws.items()} == {
@@ -129,8 +147,9 @@ def test_every_method_fits_every_model(method, model):
         assert isinstance(value, np.ndarray)
         assert value.shape == (NUM_NEW,)
         assert np.isfinite(value).all()
-    np.testing.assert_allclose(prediction.mean, functions.mean((0, 1)), rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(prediction.epistemic_std, functions.std((0, 1)), rtol=1e-3, atol=1e-4)
+    drawn = prediction if prediction.kind in OVER_DRAWS else posterior.predict(NEW, kind="monte_carlo")
+    np.testing.assert_allclose(drawn.mean, functions.mean((0, 1)), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(drawn.epistemic_std, functions.std((0, 1)), rtol=1e-3, atol=1e-4)
     assert prediction.aleatoric_std.min() > 0
     log_likelihood = posterior.log_likelihood(NEW, NEW_Y)
     assert log_likelihood.shape == (*size, NUM_NEW)
@@ -366,7 +385,7 @@ def test_units_do_not_matter(method):
 @pytest.mark.parametrize("method", METHODS)
 def test_idata_has_the_groups_of_arviz(method):
     posterior = fitted("mlp", method)
-    tree, size = posterior.idata, SIZES[KINDS[method]]
+    tree, size = posterior.idata, size_of(method)
     assert set(tree.children) == GROUPS
     for group in ("posterior", "sample_stats", "log_likelihood", "posterior_predictive"):
         for name, variable in tree[group].data_vars.items():

@@ -16,8 +16,9 @@ FLOORS = [
     "__main__", "__init__",
 ]  # fmt: skip
 ENGINE = [
-    "identity", "keys", "layout", "likelihood", "density", "checks", "compiled", "journal", "context", "draws",
-    "scaling", "mixture", "predictive", "training", "starts", "chains",
+    "identity", "taps", "keys", "layout", "likelihood", "density", "checks", "compiled", "journal", "context", "draws",
+    "scaling", "mixture", "predictive", "iterates", "tasks", "schedules", "training", "starts", "chains",
+    "gaussian", "curvature", "linearized",
 ]  # fmt: skip
 FILES = sorted(ROOT.rglob("*.py"))
 

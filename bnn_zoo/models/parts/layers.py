@@ -15,6 +15,8 @@ from numpyro import distributions as dist
 from numpyro import handlers
 from numpyro.infer.reparam import LocScaleReparam
 
+from bnn_zoo.engine.taps import Tapped, tap
+
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": jax.nn.relu,
     "tanh": jnp.tanh,
@@ -58,4 +60,4 @@ def dense(
     shrink = inputs**-0.5 if fan_in else 1.0
     w = weight(f"w_{index}", (inputs, width), weight_scale * shrink)
     b = weight(f"b_{index}", (width,), bias_scale)
-    return h @ w + b[None, :]
+    return tap(Tapped(f"w_{index}", f"b_{index}", h, w, b, h @ w + b[None, :]))

@@ -1,0 +1,190 @@
+"""A Gaussian over ``z`` whose precision is made of blocks: dense, diagonal or Kronecker-factored, one an index set.
+
+Coordinates in no block are fixed at the mode. Everything is in float64. What a block costs to keep is its factor, never
+a covariance of all coordinates; it is asked for variances of linear functions, for draws, and for its determinant.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.linalg import solve_triangular
+
+from bnn_zoo.errors import bad_value
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class Dense:
+    """A block with every covariance.
+
+    Attributes
+    ----------
+    index : ndarray
+        ``(k,)`` coordinates.
+    factor : ndarray
+        ``(k, k)``: lower Cholesky factor L of the precision, P = L Lᵀ.
+    """
+
+    index: np.ndarray
+    factor: np.ndarray
+
+    @classmethod
+    def of(cls, index: np.ndarray, precision: np.ndarray) -> Dense:
+        """Factorise a precision ``(k, k)``; raises ``numpy.linalg.LinAlgError`` unless it is positive definite."""
+        return cls(index, np.linalg.cholesky(precision))
+
+    @property
+    def log_det(self) -> float:
+        """Log determinant of the precision."""
+        return 2 * float(np.log(np.diagonal(self.factor)).sum())
+
+    def variance(self, j: jax.Array) -> jax.Array:
+        """``(m,)``: j P⁻¹ jᵀ for every row of ``j (m, p)``."""
+        half = jax.scipy.linalg.solve_triangular(self.factor, j[:, self.index].T, lower=True)
+        return jnp.sum(half**2, axis=0)
+
+    def coloured(self, white: np.ndarray) -> np.ndarray:
+        """Turn white noise ``(S, k)`` into draws about 0."""
+        return solve_triangular(self.factor, white.T, lower=True, trans="T").T
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class Diagonal:
+    """A block of independent coordinates: their ``index (k,)`` and ``precision (k,)``."""
+
+    index: np.ndarray
+    precision: np.ndarray
+
+    @property
+    def log_det(self) -> float:
+        """Log determinant of the precision."""
+        return float(np.log(self.precision).sum())
+
+    def variance(self, j: jax.Array) -> jax.Array:
+        """``(m,)``: j P⁻¹ jᵀ for every row of ``j (m, p)``."""
+        return j[:, self.index] ** 2 @ (1 / self.precision)
+
+    def coloured(self, white: np.ndarray) -> np.ndarray:
+        """Turn white noise ``(S, k)`` into draws about 0."""
+        return white / np.sqrt(self.precision)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class Kronecker:
+    """A layer's weights and bias: P = A ⊗ G + D ⊗ I, with D diagonal, in the basis in which both terms are.
+
+    With the prior's sd taken out of A, Ã = D^-½ A D^-½ = U diag(a) Uᵀ, and G = V diag(g) Vᵀ, the covariance is
+    (D^-½ U ⊗ V) diag(1 / (1 + a_i g_j)) (D^-½ U ⊗ V)ᵀ: exact, where adding roots of the prior to the factors is not
+    (Ritter 2018 add roots; Daxberger 2021 do as here for one prior precision).
+
+    Attributes
+    ----------
+    index : ndarray
+        ``(inputs + 1, width)`` coordinates, the bias in the last row.
+    left, right : ndarray
+        ``D^-½ U (inputs + 1, inputs + 1)`` and ``V (width, width)``.
+    eigenvalues : ndarray
+        ``a_i g_j (inputs + 1, width)``.
+    prior : ndarray
+        The diagonal ``(inputs + 1,)`` of D.
+    """
+
+    index: np.ndarray
+    left: np.ndarray
+    right: np.ndarray
+    eigenvalues: np.ndarray
+    prior: np.ndarray
+
+    @classmethod
+    def of(cls, index: np.ndarray, a: np.ndarray, g: np.ndarray, prior: np.ndarray) -> Kronecker:
+        """Diagonalise A ⊗ G + D ⊗ I for factors ``a (inputs + 1, inputs + 1)``, ``g (width, width)``."""
+        sd = prior**-0.5
+        values_a, vectors_a = np.linalg.eigh(sd[:, None] * a * sd[None, :])
+        values_g, vectors_g = np.linalg.eigh(g)
+        # Rounding alone makes an eigenvalue of a sum of squares negative.
+        values = np.outer(np.maximum(values_a, 0), np.maximum(values_g, 0))
+        return cls(index, sd[:, None] * vectors_a, vectors_g, values, prior)
+
+    @property
+    def log_det(self) -> float:
+        """Log determinant of the precision."""
+        return float(np.log1p(self.eigenvalues).sum() + self.index.shape[1] * np.log(self.prior).sum())
+
+    def variance(self, j: jax.Array) -> jax.Array:
+        """``(m,)``: j P⁻¹ jᵀ for every row of ``j (m, p)``."""
+        turned = jnp.einsum("ai,mab,bj->mij", self.left, j[:, self.index], self.right)
+        return jnp.sum(turned**2 / (1 + self.eigenvalues)[None], axis=(1, 2))
+
+    def coloured(self, white: np.ndarray) -> np.ndarray:
+        """Turn white noise ``(S, k)`` into draws about 0."""
+        scaled = white.reshape(-1, *self.index.shape) / np.sqrt(1 + self.eigenvalues)
+        return (self.left @ scaled @ self.right.T).reshape(len(white), -1)
+
+
+Block = Dense | Diagonal | Kronecker
+KINDS: dict[str, type] = {"dense": Dense, "diagonal": Diagonal, "kronecker": Kronecker}
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class Gaussian:
+    """A mode ``(p,)`` and independent blocks about it."""
+
+    mode: np.ndarray
+    blocks: tuple[Block, ...]
+
+    @property
+    def num_free(self) -> int:
+        """Coordinates that vary."""
+        return sum(block.index.size for block in self.blocks)
+
+    @property
+    def log_det(self) -> float:
+        """Log determinant of the precision of the coordinates that vary."""
+        return sum(block.log_det for block in self.blocks)
+
+    def variance(self, j: jax.Array) -> jax.Array:
+        """Variance ``(m,)`` of j·z for every row of ``j (m, p)``."""
+        return sum((block.variance(j) for block in self.blocks), jnp.zeros(j.shape[0], j.dtype))
+
+    def draw(self, generator: np.random.Generator, num: int, dtype: Any) -> tuple[np.ndarray, np.ndarray]:
+        """``(num, p)`` draws, and the log density ``(num,)`` of each over the coordinates that vary."""
+        out = np.tile(self.mode.astype(dtype), (num, 1))
+        log_density = np.full(num, 0.5 * (self.log_det - self.num_free * np.log(2 * np.pi)))
+        for block in self.blocks:
+            white = generator.standard_normal((num, block.index.size))
+            log_density -= 0.5 * np.sum(white**2, axis=1)
+            where = block.index.reshape(-1)
+            out[:, where] = self.mode[where] + block.coloured(white)
+        return out, log_density
+
+    def to_info(self) -> dict[str, Any]:
+        """As arrays and one string, which a file can hold; `from_info` reads them."""
+        names = {make: name for name, make in KINDS.items()}
+        info: dict[str, Any] = {"mode": self.mode, "blocks": " ".join(names[type(block)] for block in self.blocks)}
+        for i, block in enumerate(self.blocks):
+            info |= {f"block_{i}_{field.name}": getattr(block, field.name) for field in fields(block)}
+        return info
+
+    @classmethod
+    def from_info(cls, info: dict[str, Any]) -> Gaussian:
+        """Read what `to_info` wrote."""
+        blocks = []
+        for i, name in enumerate(str(info["blocks"]).split()):
+            make = KINDS[name]
+            blocks.append(make(**{field.name: np.asarray(info[f"block_{i}_{field.name}"]) for field in fields(make)}))
+        return cls(np.asarray(info["mode"]), tuple(blocks))
+
+
+def check_memory(argument: str, value: str, numbers: int, most_bytes: int, mend: str) -> None:
+    """Refuse what would take more than ``most_bytes`` in float64, before any of it is allocated."""
+    if numbers * 8 > most_bytes:
+        got = f"{value!r}, which takes {numbers * 8 / 2**30:.1f} GiB"
+        raise bad_value(argument, f"of a size below {most_bytes / 2**30:.0f} GiB", got, mend)

@@ -1,0 +1,1 @@
+"""One Gaussian about a mode."""
