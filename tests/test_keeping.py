@@ -26,8 +26,9 @@ METHODS = {
     "mh": zoo.methods.MetropolisHastings(**SHORT | {"thinning": 2}),
     "map": zoo.methods.MAP(num_steps=20, num_restarts=2, polish_steps=2),
     "ensemble": zoo.methods.DeepEnsemble(num_members=3, num_steps=20, polish_steps=2, bootstrap=True),
-    "anchored": zoo.methods.DeepEnsemble(num_members=3, num_steps=20, polish_steps=2, anchored=True),
+    "anchored_ensemble": zoo.methods.DeepEnsemble(num_members=3, num_steps=20, polish_steps=2, anchored=True),
     "swa": zoo.methods.SWA(warm_steps=20, num_steps=30, decay="cyclical"),
+    "swag": zoo.methods.SWAG(warm_steps=20, num_steps=30, rank=3, num_samples=6),
     "multiswag": zoo.methods.MultiSWAG(warm_steps=20, num_steps=30, num_modes=2, rank=3, num_samples=6),
     "laplace": zoo.methods.Laplace(covariance="kron", num_samples=6, num_steps=20, num_restarts=2),
 }
