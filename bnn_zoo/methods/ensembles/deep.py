@@ -16,8 +16,9 @@ from bnn_zoo.engine.schedules import Schedule
 from bnn_zoo.engine.starts import prior_positions
 from bnn_zoo.engine.tasks import PLAIN, Task
 from bnn_zoo.engine.training import Trained
-from bnn_zoo.errors import bad_type, bad_value, check_count, check_positive
+from bnn_zoo.errors import bad_type, bad_value, check_count
 from bnn_zoo.methods.ensembles.anchors import anchor, anchored_sites, noise_varies
+from bnn_zoo.methods.ensembles.trained import check_batch, check_training
 
 
 @settings
@@ -94,16 +95,11 @@ class DeepEnsemble:
             got = f"bootstrap={self.bootstrap}, adversarial={self.adversarial}"
             mend = "Anchors already make members differ as the posterior does; leave the others out."
             raise bad_value("anchored=True", "without bootstrap and adversarial", got, mend)
-        check_count("num_steps", self.num_steps)
-        check_positive("learning_rate", self.learning_rate, "0.01 is usual on standardised data.")
-        check_count("polish_steps", self.polish_steps, 0)
-        if self.batch_size is not None:
-            check_count("batch_size", self.batch_size)
+        check_training(self)
 
     def run(self, problem: Problem, key: jax.Array, context: Context) -> Draws:
         """Train all members."""
-        if self.batch_size is not None and self.batch_size > problem.num_rows:
-            raise bad_value("batch_size", f"at most the {problem.num_rows} rows", self.batch_size, "None takes all.")
+        check_batch(self, problem)
         sites = anchored_sites(problem) if self.anchored else ()
         z, _, key_train = call(prior_positions, (self.num_members,), problem, key, watch=context.watch)
         gradients = 0

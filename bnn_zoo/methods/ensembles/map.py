@@ -13,7 +13,8 @@ from bnn_zoo.engine.draws import Draws
 from bnn_zoo.engine.identity import settings
 from bnn_zoo.engine.schedules import Schedule
 from bnn_zoo.engine.starts import prior_positions
-from bnn_zoo.errors import bad_value, check_count, check_positive
+from bnn_zoo.errors import bad_value, check_count
+from bnn_zoo.methods.ensembles.trained import check_batch, check_training
 
 
 @settings
@@ -52,16 +53,11 @@ class MAP:
 
     def __post_init__(self) -> None:
         check_count("num_restarts", self.num_restarts)
-        check_count("num_steps", self.num_steps)
-        check_positive("learning_rate", self.learning_rate, "0.01 is usual on standardised data.")
-        check_count("polish_steps", self.polish_steps, 0)
-        if self.batch_size is not None:
-            check_count("batch_size", self.batch_size)
+        check_training(self)
 
     def run(self, problem: Problem, key: jax.Array, context: Context) -> Draws:
         """Train every restart and keep the best."""
-        if self.batch_size is not None and self.batch_size > problem.num_rows:
-            raise bad_value("batch_size", f"at most the {problem.num_rows} rows", self.batch_size, "None takes all.")
+        check_batch(self, problem)
         schedule = Schedule(
             num_steps=self.num_steps,
             learning_rate=self.learning_rate,

@@ -17,7 +17,8 @@ from bnn_zoo.engine.identity import settings
 from bnn_zoo.engine.starts import prior_positions
 from bnn_zoo.engine.taps import Tapped
 from bnn_zoo.engine.training import Schedule
-from bnn_zoo.errors import ZooValueError, bad_value, check_choice, check_count, check_positive
+from bnn_zoo.errors import ZooValueError, bad_value, check_choice, check_count
+from bnn_zoo.methods.ensembles.trained import check_batch, check_training
 
 STRUCTURES = ("full", "kron", "diag", "last_layer")
 CURVATURES = ("ggn", "hessian")
@@ -92,16 +93,11 @@ class Laplace:
             )
         check_count("num_samples", self.num_samples)
         check_count("num_restarts", self.num_restarts)
-        check_count("num_steps", self.num_steps)
-        check_positive("learning_rate", self.learning_rate, "0.01 is usual on standardised data.")
-        check_count("polish_steps", self.polish_steps, 0)
-        if self.batch_size is not None:
-            check_count("batch_size", self.batch_size)
+        check_training(self)
 
     def run(self, problem: Problem, key: jax.Array, context: Context) -> Draws:
         """Find the mode, take the curvature there, and draw."""
-        if self.batch_size is not None and self.batch_size > problem.num_rows:
-            raise bad_value("batch_size", f"at most the {problem.num_rows} rows", self.batch_size, "None takes all.")
+        check_batch(self, problem)
         normal = curvature.is_normal(problem)
         self._check_likelihood(problem, normal)
         layers = curvature.layers_of(problem)
