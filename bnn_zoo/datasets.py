@@ -9,6 +9,7 @@ is wrong with them and how to mend it.
 from __future__ import annotations
 
 import difflib
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
@@ -152,6 +153,11 @@ class Dataset:
         check_count("seed", seed, least=0)
         order = np.random.default_rng(seed).permutation(self.num_rows)
         return self.subset(order[num_test:]), self.subset(order[:num_test])
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the bytes of ``x`` and ``y``: whether two sets hold the same numbers."""
+        return hashlib.sha256(self.x.tobytes() + self.y.tobytes()).hexdigest()
 
     def subset(self, indices: Any) -> Dataset:
         """Take some rows, in the order given; all names are kept.

@@ -177,10 +177,15 @@ def restore(method: MarkovMethod, problem: Problem, plan: Plan, leaves: list[np.
 
 def state_shape(method: MarkovMethod, problem: Problem, plan: Plan, num_chains: int) -> Any:
     """Shapes of the state of one group of chains."""
+    begins = _begin_shapes(problem, plan, num_chains)
+    return jax.eval_shape(partial(begin_group, plan.method, law_of(method)), problem, *begins)
+
+
+def _begin_shapes(problem: Problem, plan: Plan, num_chains: int) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
+    """Shapes of the positions and keys that a group of chains begins from."""
     lead = () if plan.method == "threads" else (num_chains,)
     z = jax.ShapeDtypeStruct((*lead, problem.size), problem.x.dtype)
-    key = jax.ShapeDtypeStruct((*lead, 2), np.uint32)
-    return jax.eval_shape(partial(begin_group, plan.method, law_of(method)), problem, z, key)
+    return z, jax.ShapeDtypeStruct((*lead, 2), np.uint32)
 
 
 def law_of(method: MarkovMethod) -> MarkovMethod:
@@ -249,13 +254,10 @@ def advance_group(
 def requests(method: MarkovMethod, problem: Problem, plan: Plan) -> list[Request]:
     """Every program that `sample` will call: compiled side by side, they take little longer than the longest."""
     law = law_of(method)
-    lead = () if plan.method == "threads" else (method.num_chains,)
-    z = jax.ShapeDtypeStruct((*lead, problem.size), problem.x.dtype)
-    key = jax.ShapeDtypeStruct((*lead, 2), np.uint32)
     state, count = state_shape(method, problem, plan, method.num_chains), np.int32(0)
     return [
         (advance_group, (plan.method, law, _capacity(problem)), (problem, state, count, count)),
-        (begin_group, (plan.method, law), (problem, z, key)),
+        (begin_group, (plan.method, law), (problem, *_begin_shapes(problem, plan, method.num_chains))),
         (_begin_keys, (method.num_chains,), (jax.ShapeDtypeStruct((2,), np.uint32),)),
         *starts.requests(method.start, problem, method.num_chains),
     ]

@@ -66,10 +66,3 @@ def settings(cls: type) -> type:
     for name, function in {"__eq__": equal, "__hash__": digest, "__repr__": show}.items():
         setattr(made, name, function)
     return made
-
-
-def shown_settings(value: Any) -> dict[str, str]:
-    """Return every field of a settings object in readable form, for reports and attributes."""
-    if not dataclasses.is_dataclass(value) or isinstance(value, type):
-        return {"callable": getattr(value, "__name__", type(value).__name__)}
-    return {field.name: describe(getattr(value, field.name)) for field in dataclasses.fields(value)}

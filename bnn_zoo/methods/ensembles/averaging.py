@@ -28,24 +28,7 @@ SHARE = 0.5  # of the inverse of the largest curvature; at 2 plain gradient desc
 class Averaged:
     """What the three have in common: a warm phase by Adam, then stochastic gradient descent, its iterates collected.
 
-    Parameters
-    ----------
-    num_steps : int
-        Steps of stochastic gradient descent, after the warm phase.
-    learning_rate : float or None
-        Of these steps, on the loss per row. ``None`` takes ``0.5 (1 - momentum) / curvature``, with the largest
-        curvature of the loss where the warm phase ended: as fast as is safely stable, whatever the noise and the data.
-    momentum : float
-        Heavy-ball momentum; 0 for none.
-    decay : str
-        ``"constant"``, or ``"cyclical"``: down to a hundredth of the learning rate in every ``collect_every`` steps.
-    collect_every : int or None
-        Steps between two iterates that count. ``None``: an epoch, or less where fewer than 50 epochs are run.
-    warm_steps, warm_learning_rate : int, float
-        Adam's, with a cosine decay to zero, before.
-    batch_size : int or None
-        Rows a step, drawn without replacement each epoch; ``None`` takes a tenth of them, at most 128. The spread of
-        the iterates comes from the batches being small.
+    The settings are explained in `bnn_zoo.methods.SWAG`.
     """
 
     num_steps: int = 4000

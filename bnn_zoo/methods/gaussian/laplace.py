@@ -14,9 +14,9 @@ from bnn_zoo.engine.density import Problem
 from bnn_zoo.engine.draws import Draws
 from bnn_zoo.engine.gaussian import Block, Dense, Diagonal, Gaussian, Kronecker, check_memory
 from bnn_zoo.engine.identity import settings
+from bnn_zoo.engine.schedules import Schedule
 from bnn_zoo.engine.starts import prior_positions
 from bnn_zoo.engine.taps import Tapped
-from bnn_zoo.engine.training import Schedule
 from bnn_zoo.errors import ZooValueError, bad_value, check_choice, check_count
 from bnn_zoo.methods.ensembles.trained import check_batch, check_training
 
