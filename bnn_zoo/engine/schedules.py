@@ -9,6 +9,8 @@ import optax
 
 from bnn_zoo.engine.identity import settings
 
+CHECK_STEPS = 10
+
 
 @settings
 class Schedule:
@@ -33,6 +35,9 @@ class Schedule:
         Steps between two iterates that enter the running moments; 0 keeps none.
     rank : int
         Of the iterates' deviations from their running mean, how many are kept: the last ones.
+    patience : int
+        Checks of the loss on held-out rows, one an epoch and at least `CHECK_STEPS` steps apart, without an improvement
+        after which a member stops; 0 for no such rows.
     """
 
     num_steps: int = 1000
@@ -45,6 +50,11 @@ class Schedule:
     low: float = 1.0
     collect_every: int = 0
     rank: int = 0
+    patience: int = 0
+
+    def steps_between_checks(self, num_rows: int) -> int:
+        """Steps between two looks at the held-out rows."""
+        return max(num_rows // min(self.batch_size or num_rows, num_rows), CHECK_STEPS)
 
     @property
     def optimizer(self) -> optax.GradientTransformation:

@@ -53,6 +53,15 @@ class Task:
         """Whether the objective is the log posterior itself."""
         return self.rows is None and self.y is None and self.tilt is None and self.free is None and not self.adversarial
 
+    @property
+    def random(self) -> bool:
+        """Whether the objective is estimated with random numbers of its own."""
+        return False
+
+    def size(self, problem: Problem) -> int:
+        """Length of the vector that is trained."""
+        return problem.size
+
     def log_posterior(self, problem: Problem, z: jax.Array, where: jax.Array | None = None) -> jax.Array:
         """Objective of one member (fields without their member axis) at ``z (p,)``, estimated from rows ``where``."""
         if self.plain:

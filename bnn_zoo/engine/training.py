@@ -2,12 +2,13 @@
 
 MAP, ensembles and warm starts use it. A loss is the log posterior of **all** rows divided by ``-n``, so that a learning
 rate carries over from one data set to another; a mini-batch enters as its unbiased estimate, so the prior keeps its
-weight whatever the batch.
+weight whatever the batch. Members do not see each other, so they may be spread over devices.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,10 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
+from jax.sharding import Mesh, PartitionSpec
 
-from bnn_zoo.engine.compiled import Request, Stopwatch, call, compile_together, compiled, runs_once
+from bnn_zoo.engine.compiled import Request, Stopwatch, call, compile_together, runs_once
 from bnn_zoo.engine.context import Context, Progress
-from bnn_zoo.engine.density import Problem
+from bnn_zoo.engine.density import Batch, Problem
 from bnn_zoo.engine.iterates import Iterates
 from bnn_zoo.engine.journal import SECONDS, entry_name
 from bnn_zoo.engine.schedules import Schedule
@@ -46,6 +48,8 @@ class Trained:
         Gradient evaluations, all members together.
     iterates : Iterates, optional
         Running moments, where the schedule collects them.
+    held_out : HeldOut, optional
+        What early stopping saw.
     """
 
     positions: np.ndarray
@@ -54,6 +58,16 @@ class Trained:
     losses: np.ndarray
     gradients: int
     iterates: Iterates | None = None
+    held_out: HeldOut | None = None
+
+
+class HeldOut(NamedTuple):
+    """The best network so far of every member, by its negative log likelihood per held-out row."""
+
+    z: jax.Array  # (M, p)
+    loss: jax.Array  # (M,)
+    step: jax.Array  # (M,) at which it was
+    stale: jax.Array  # (M,) checks since
 
 
 class _State(NamedTuple):
@@ -65,6 +79,7 @@ class _State(NamedTuple):
     step: jax.Array
     losses: jax.Array  # (TRACE_POINTS, M)
     iterates: Iterates | None
+    best: HeldOut | None
 
 
 def train(
@@ -75,13 +90,18 @@ def train(
     context: Context,
     title: str,
     task: Task = PLAIN,
+    held: Batch | None = None,
 ) -> Trained:
-    """Maximise the log posterior, or what ``task`` says, from every row of ``z (M, p)`` at once."""
+    """Maximise the log posterior, or what ``task`` says, from every row of ``z (M, p)`` at once.
+
+    With ``held`` rows that ``problem`` does not have, and ``schedule.patience``, every member stops when it no longer
+    gets better at these, and its best network is kept.
+    """
     watch = context.watch
     z, key = jnp.asarray(z), jnp.asarray(key)
-    compile_together(requests(problem, len(z), schedule, task), watch=watch)
-    state = call(_begin, (schedule,), problem, z, key, watch=watch)
-    program = compiled(_advance, (schedule,), problem, task, state, np.int32(0), watch=watch)
+    where = layout_of_members(len(z), context.chain_method)
+    programs = compile_together(requests(problem, len(z), schedule, task, held, where), watch=watch)
+    state, program = programs[0](problem, z, key), programs[1]
     left, size, entry, written = schedule.num_steps, 50, entry_name(title), time.monotonic()
     kept = context.journal.get(entry) if context.journal is not None else None
     if kept is not None:
@@ -91,36 +111,39 @@ def train(
         while left:
             size = min(size, left)
             clock = time.perf_counter()
-            state = jax.block_until_ready(program(problem, task, state, np.int32(size)))
+            state = jax.block_until_ready(program(problem, task, held, state, np.int32(size)))
             seconds = time.perf_counter() - clock
             left -= size
+            if state.best is not None and np.min(state.best.stale) >= schedule.patience:
+                left = 0
             if context.journal is not None and (left == 0 or time.monotonic() - written > SECONDS):
                 context.journal.put(entry, _entry(state, left))
                 written = time.monotonic()
-            progress.advance(size, loss=f"{float(np.min(_last(state, schedule))):.4g}")
+            progress.advance(size, loss=f"{_last(state, schedule):.4g}")
             size = max(1, min(int(size * CHUNK_SECONDS / max(seconds, 1e-6)), 4 * size))
     losses = np.asarray(state.losses)[: min(TRACE_POINTS, schedule.num_steps)]
-    z, polished = state.z, 0
+    z, polished = state.z if state.best is None else state.best.z, 0
     if schedule.polish_steps:
-        z, count = call(_polish, (schedule.polish_steps,), problem, task, z, watch=watch)
+        z, count = programs[3](problem, task, z)
         polished = int(np.sum(count))
-    value, norm = call(_judge, (), problem, task, z, watch=watch)
+    value, norm = programs[2](problem, task, z)
     return Trained(
         positions=np.asarray(z),
         log_posterior=np.asarray(value),
         gradient_norm=np.asarray(norm),
         losses=losses,
-        gradients=schedule.num_steps * len(losses[0]) + polished if len(losses) else polished,
+        gradients=_steps_taken(state, schedule, problem.num_rows) + polished,
         iterates=state.iterates,
+        held_out=state.best,
     )
 
 
-def polish(problem: Problem, z: np.ndarray, most: int, watch: Stopwatch) -> Trained:
+def polish(problem: Problem, z: np.ndarray, most: int, watch: Stopwatch, task: Task = PLAIN) -> Trained:
     """Take at most ``most`` L-BFGS steps on all rows from every row of ``z (M, p)``, in its precision."""
     count: Any = 0
     if most:
-        z, count = call(_polish, (most,), problem, PLAIN, z, watch=watch)
-    value, norm = (np.asarray(a) for a in call(_judge, (), problem, PLAIN, z, watch=watch))
+        z, count = call(_polish, ("vectorized", most), problem, task, z, watch=watch)
+    value, norm = (np.asarray(a) for a in call(_judge, ("vectorized",), problem, task, z, watch=watch))
     return Trained(np.asarray(z), value, norm, np.empty((0, len(value))), int(np.sum(count)))
 
 
@@ -137,27 +160,59 @@ def _recovered(state: _State, kept: dict[str, np.ndarray]) -> _State:
 
 def judge(problem: Problem, z: jax.Array, context: Context) -> tuple[np.ndarray, np.ndarray]:
     """Return log posterior and norm of its gradient, ``(M,)`` each, at ``z (M, p)``, over all rows."""
-    value, norm = call(_judge, (), problem, PLAIN, z, watch=context.watch)
+    value, norm = call(_judge, ("vectorized",), problem, PLAIN, z, watch=context.watch)
     return np.asarray(value), np.asarray(norm)
 
 
-def requests(problem: Problem, num_members: int, schedule: Schedule, task: Task = PLAIN) -> list[Request]:
+def requests(
+    problem: Problem,
+    num_members: int,
+    schedule: Schedule,
+    task: Task = PLAIN,
+    held: Batch | None = None,
+    where: str = "vectorized",
+) -> list[Request]:
     """Programs that `train` will call, to be compiled beside others."""
-    z = jax.ShapeDtypeStruct((num_members, problem.size), problem.x.dtype)
+    z = jax.ShapeDtypeStruct((num_members, task.size(problem)), problem.x.dtype)
     key = jax.ShapeDtypeStruct((2,), np.uint32)
-    state = jax.eval_shape(partial(_begin, schedule), problem, z, key)
+    state = jax.eval_shape(partial(_begin, where, schedule), problem, z, key)
     found: list[Request] = [
-        (_begin, (schedule,), (problem, z, key)),
-        (_advance, (schedule,), (problem, task, state, np.int32(0))),
-        (_judge, (), (problem, task, z)),
+        (_begin, (where, schedule), (problem, z, key)),
+        (_advance, (where, schedule), (problem, task, held, state, np.int32(0))),
+        (_judge, (where,), (problem, task, z)),
     ]
     if schedule.polish_steps:
-        found.append((_polish, (schedule.polish_steps,), (problem, task, z)))
+        found.append((_polish, (where, schedule.polish_steps), (problem, task, z)))
     return found
 
 
-def _last(state: _State, schedule: Schedule) -> np.ndarray:
-    return np.asarray(state.losses[_slot(int(state.step) - 1, schedule)])
+def layout_of_members(num_members: int, chain_method: str) -> str:
+    """``"sharded"`` over the devices, where there are several that can share the members evenly, or ``"vectorized"``.
+
+    Threads, which chains on one processor are run by, are no use here: members of one program are trained in step.
+    """
+    if chain_method not in ("auto", "sharded"):
+        return "vectorized"
+    return "sharded" if _spread(num_members) > 1 or chain_method == "sharded" else "vectorized"
+
+
+def _spread(num_members: int) -> int:
+    """How many of the devices can share the members evenly."""
+    return max(k for k in range(1, jax.local_device_count() + 1) if num_members % k == 0)
+
+
+def _last(state: _State, schedule: Schedule) -> float:
+    """The least loss of the members that still train; not a number when all have stopped."""
+    losses = np.asarray(state.losses[_slot(int(state.step) - 1, schedule)])
+    return float(np.min(losses, where=~np.isnan(losses), initial=np.inf))
+
+
+def _steps_taken(state: _State, schedule: Schedule, num_rows: int) -> int:
+    """Steps of all members, each until it stopped: others may have gone on beside it."""
+    if state.best is None:
+        return schedule.num_steps * len(state.z)
+    last = state.best.step + schedule.patience * schedule.steps_between_checks(num_rows)
+    return int(np.minimum(last, schedule.num_steps).sum())
 
 
 def _slot(step: Any, schedule: Schedule) -> Any:
@@ -167,30 +222,78 @@ def _slot(step: Any, schedule: Schedule) -> Any:
 # --- compiled programs ----------------------------------------------------------------------------------------------
 
 
-def loss(problem: Problem, task: Task, z: jax.Array, where: jax.Array | None = None) -> jax.Array:
+def loss(
+    problem: Problem, task: Task, z: jax.Array, where: jax.Array | None = None, key: jax.Array | None = None
+) -> jax.Array:
     """Minus one member's objective per row at ``z (p,)``, estimated from the rows ``where``."""
     return -task.log_posterior(problem, z, where) / problem.num_rows
 
 
-@runs_once
-def _begin(schedule: Schedule, problem: Problem, z: jax.Array, key: jax.Array) -> _State:
-    members = z.shape[0]
+MEMBERS: Any = PartitionSpec("members")
+LOSSES: Any = PartitionSpec(None, "members")
+EVERYWHERE: Any = PartitionSpec()
+
+
+def _over_devices(where: str, function: Callable, num_members: int, takes: tuple, gives: Any) -> Callable:
+    """Spread ``function``, whose arguments have a member axis where ``takes`` says so, over devices, or leave it."""
+    if where != "sharded":
+        return function
+    mesh = Mesh(np.asarray(jax.local_devices()[: _spread(num_members)]), ("members",))
+    return jax.shard_map(function, mesh=mesh, in_specs=takes, out_specs=gives, check_vma=False)
+
+
+def _state_axes(schedule: Schedule) -> Any:
+    every, one = MEMBERS, EVERYWHERE
     return _State(
-        z=z,
-        optimizer=jax.vmap(schedule.optimizer.init)(z),
-        key=key,
-        order=jnp.arange(problem.num_rows),
-        offset=jnp.arange(members) * (problem.num_rows // members if problem.num_rows > members else 1),
-        step=jnp.zeros((), jnp.int32),
-        losses=jnp.zeros((TRACE_POINTS, members), z.dtype),
-        iterates=Iterates.none(z, schedule.rank) if schedule.collect_every else None,
+        z=every,
+        optimizer=every,
+        key=one,
+        order=one,
+        offset=every,
+        step=one,
+        losses=LOSSES,
+        iterates=Iterates(one, every, every, every) if schedule.collect_every else None,
+        best=HeldOut(every, every, every, every) if schedule.patience else None,
     )
 
 
-def _advance(schedule: Schedule, problem: Problem, task: Task, state: _State, num_steps: jax.Array) -> _State:
+@runs_once
+def _begin(where: str, schedule: Schedule, problem: Problem, z: jax.Array, key: jax.Array) -> _State:
+    members = z.shape[0]
+
+    def begin(z: jax.Array, offset: jax.Array, key: jax.Array) -> _State:
+        here = z.shape[0]
+        none = jnp.zeros(here, jnp.int32)
+        return _State(
+            z=z,
+            optimizer=jax.vmap(schedule.optimizer.init)(z),
+            key=key,
+            order=jnp.arange(problem.num_rows),
+            offset=offset,
+            step=jnp.zeros((), jnp.int32),
+            losses=jnp.full((TRACE_POINTS, here), jnp.nan, z.dtype),
+            iterates=Iterates.none(z, schedule.rank) if schedule.collect_every else None,
+            best=HeldOut(z, jnp.full(here, jnp.inf, z.dtype), none, none) if schedule.patience else None,
+        )
+
+    offset = jnp.arange(members) * (problem.num_rows // members if problem.num_rows > members else 1)
+    takes = (MEMBERS, MEMBERS, EVERYWHERE)
+    return _over_devices(where, begin, members, takes, _state_axes(schedule))(z, offset, key)
+
+
+def _advance(
+    where: str,
+    schedule: Schedule,
+    problem: Problem,
+    task: Task,
+    held: Batch | None,
+    state: _State,
+    num_steps: jax.Array,
+) -> _State:
     rows = problem.num_rows
     size = min(schedule.batch_size or rows, rows)
     whole, per_epoch = size == rows, rows // size
+    check_every = schedule.steps_between_checks(rows)
 
     def rows_of(order: jax.Array, offset: jax.Array, step: jax.Array) -> jax.Array:
         return order[(offset + (step % per_epoch) * size + jnp.arange(size)) % rows]
@@ -199,31 +302,60 @@ def _advance(schedule: Schedule, problem: Problem, task: Task, state: _State, nu
         key, key_order = jax.random.split(state.key)
         return key, jax.random.permutation(key_order, rows)
 
-    def one(task: Task, z: jax.Array, optimizer: Any, offset: jax.Array, order: jax.Array, step: jax.Array) -> tuple:
-        where = None if whole else rows_of(order, offset, step)
-        value, gradient = jax.value_and_grad(lambda z: loss(problem, task, z, where))(z)
+    def one(
+        problem: Problem,
+        task: Task,
+        z: jax.Array,
+        optimizer: Any,
+        offset: jax.Array,
+        order: jax.Array,
+        step: jax.Array,
+        key: jax.Array,
+    ) -> tuple:
+        which = None if whole else rows_of(order, offset, step)
+        # Members are told apart by where they read, which each device knows of its own.
+        key = jax.random.fold_in(jax.random.fold_in(key, step), offset) if task.random else key
+        value, gradient = jax.value_and_grad(lambda z: loss(problem, task, z, which, key))(z)
         update, optimizer = schedule.optimizer.update(gradient, optimizer, z)
         if task.rate is not None:
             update = task.rate * update
         return optax.apply_updates(z, update), optimizer, value
 
-    def body(_: jax.Array, state: _State) -> _State:
-        key, order = state.key, state.order
-        if not whole:
-            key, order = lax.cond(state.step % per_epoch == 0, shuffled, lambda s: (s.key, s.order), state)
-        z, optimizer, value = jax.vmap(one, in_axes=(0, 0, 0, 0, None, None))(
-            task, state.z, state.optimizer, state.offset, order, state.step
+    def advance(problem: Problem, task: Task, held: Batch | None, state: _State, num_steps: jax.Array) -> _State:
+        def body(_: jax.Array, state: _State) -> _State:
+            key, order = state.key, state.order
+            if not whole:
+                key, order = lax.cond(state.step % per_epoch == 0, shuffled, lambda s: (s.key, s.order), state)
+            z, optimizer, value = jax.vmap(one, in_axes=(None, 0, 0, 0, 0, None, None, None))(
+                problem, task, state.z, state.optimizer, state.offset, order, state.step, key
+            )
+            step, iterates, best = state.step + 1, state.iterates, state.best
+            if best is not None:
+                value = jnp.where(best.stale < schedule.patience, value, jnp.nan)
+                best = lax.cond(step % check_every == 0, check, lambda best, *_: best, best, problem, held, z, step)
+            losses = state.losses.at[_slot(state.step, schedule)].set(value)
+            if iterates is not None:
+                iterates = iterates.add(z, step % schedule.collect_every == 0)
+            return _State(z, optimizer, key, order, state.offset, step, losses, iterates, best)
+
+        return lax.fori_loop(0, num_steps, body, state)
+
+    def check(best: HeldOut, problem: Problem, held: Batch, z: jax.Array, step: jax.Array) -> HeldOut:
+        said = jax.vmap(lambda z: -problem.log_likelihood(z, held) / rows)(z)
+        better = (said < best.loss) & (best.stale < schedule.patience)
+        return HeldOut(
+            z=jnp.where(better[:, None], z, best.z),
+            loss=jnp.where(better, said, best.loss),
+            step=jnp.where(better, step, best.step),
+            stale=jnp.where(better, 0, best.stale + 1),
         )
-        losses = state.losses.at[_slot(state.step, schedule)].set(value)
-        step, iterates = state.step + 1, state.iterates
-        if iterates is not None:
-            iterates = iterates.add(z, step % schedule.collect_every == 0)
-        return _State(z, optimizer, key, order, state.offset, step, losses, iterates)
 
-    return lax.fori_loop(0, num_steps, body, state)
+    takes = (EVERYWHERE, MEMBERS, EVERYWHERE, _state_axes(schedule), EVERYWHERE)
+    run = _over_devices(where, advance, state.z.shape[0], takes, _state_axes(schedule))
+    return run(problem, task, held, state, num_steps)
 
 
-def _polish(most: int, problem: Problem, task: Task, z: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _polish(where: str, most: int, problem: Problem, task: Task, z: jax.Array) -> tuple[jax.Array, jax.Array]:
     """L-BFGS on all rows until the gradient is as small as the precision allows, or nothing improves.
 
     Of points whose values rounding cannot tell apart, the one of smaller gradient is kept.
@@ -232,7 +364,7 @@ def _polish(most: int, problem: Problem, task: Task, z: jax.Array) -> tuple[jax.
     eps = jnp.finfo(z.dtype).eps
     tolerance = 1e-4 * jnp.sqrt(eps / jnp.finfo(jnp.float32).eps)
 
-    def one(task: Task, z: jax.Array) -> tuple[jax.Array, Any]:
+    def one(problem: Problem, task: Task, z: jax.Array) -> tuple[jax.Array, Any]:
         # The loss is not divided by n here: its curvature is then of the size that the line search starts from.
         def objective(z: jax.Array) -> jax.Array:
             return -task.log_posterior(problem, z)
@@ -259,18 +391,26 @@ def _polish(most: int, problem: Problem, task: Task, z: jax.Array) -> tuple[jax.
         _, _, steps, _, _, best, _ = lax.while_loop(go_on, body, start)
         return best, steps
 
-    return jax.vmap(one)(task, z)
+    def each(problem: Problem, task: Task, z: jax.Array) -> tuple[jax.Array, Any]:
+        return jax.vmap(one, in_axes=(None, 0, 0))(problem, task, z)
+
+    takes = (EVERYWHERE, MEMBERS, MEMBERS)
+    return _over_devices(where, each, z.shape[0], takes, MEMBERS)(problem, task, z)
 
 
 @runs_once
-def _judge(problem: Problem, task: Task, z: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _judge(where: str, problem: Problem, task: Task, z: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Log posterior of every member, and the norm of the gradient of what it maximised."""
 
-    def one(member: tuple[Task, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def one(problem: Problem, member: tuple[Task, jax.Array]) -> tuple[jax.Array, jax.Array]:
         task, z = member
         value, gradient = jax.value_and_grad(problem.log_posterior)(z)
         if not task.plain:
             gradient = jax.grad(task.log_posterior, argnums=1)(problem, z)
         return value, jnp.linalg.norm(gradient)
 
-    return lax.map(one, (task, z))
+    def each(problem: Problem, task: Task, z: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return lax.map(partial(one, problem), (task, z))
+
+    takes = (EVERYWHERE, MEMBERS, MEMBERS)
+    return _over_devices(where, each, z.shape[0], takes, MEMBERS)(problem, task, z)

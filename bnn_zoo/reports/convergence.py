@@ -347,6 +347,8 @@ def _judge_members(posterior: Posterior) -> list[Check]:
                 shown=norm,
             )
         )
+    if "best_step" in info:
+        checks.append(_early_stopping(info))
     if "negative_eigenvalues" in info:
         count = int(info["negative_eigenvalues"])
         said = f"Of {posterior.problem.size} eigenvalues of the Hessian of minus the log posterior, {count} are below 0"
@@ -362,6 +364,22 @@ def _judge_members(posterior: Posterior) -> list[Check]:
             )
         )
     return checks
+
+
+def _early_stopping(info: dict) -> Check:
+    steps, going = np.asarray(info["best_step"]), int(np.sum(~np.asarray(info["stopped_early"])))
+    of = f"of {len(steps)} networks" if len(steps) > 1 else "of the network"
+    said = f"The best step {of} on {info['held_out_rows']} held-out rows came after {steps.min()} to {steps.max()}"
+    return _graded(
+        "early stopping",
+        going,
+        (0, 0),
+        f"{said}, and all stopped.",
+        f"{said}; {going} had not stopped when the steps ran out.",
+        "Raise num_steps.",
+        shown=float(np.median(steps)),
+        never_fails=True,
+    )
 
 
 def _spread(posterior: Posterior) -> Check:

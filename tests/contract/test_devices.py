@@ -1,4 +1,4 @@
-"""Chains spread over four devices draw what threads on one of them draw."""
+"""Chains and members spread over four devices give what one of them gives."""
 
 from __future__ import annotations
 
@@ -26,11 +26,22 @@ for asked in ("auto", "threads"):
     fit = zoo.fit(model, method, (x, y), seed=1, progress=False, chain_method=asked, precision="float64")
     found[asked + " ran"] = fit.result.info["chain_method"]
     found[asked] = fit.result.positions
+# Seven members cannot be shared evenly by four devices, six can by three, four by four.
+for members in (7, 6, 4):
+    method = zoo.methods.DeepEnsemble(num_members=members, num_steps=40, polish_steps=5, batch_size=6, hold_out=0.2)
+    for asked in ("auto", "vectorized"):
+        fit = zoo.fit(model, method, (x, y), seed=1, progress=False, chain_method=asked, precision="float64")
+        found[f"{{members}} {{asked}}"] = fit.result.positions
+        found[f"{{members}} {{asked}} best"] = fit.result.info["best_step"]
+swag = zoo.methods.MultiSWAG(num_modes=4, num_samples=3, num_steps=60, warm_steps=20, rank=3)
+for asked in ("auto", "vectorized"):
+    fit = zoo.fit(model, swag, (x, y), seed=1, progress=False, chain_method=asked, precision="float64")
+    found["swag " + asked] = fit.result.positions
 np.savez(sys.argv[1], **found)
 """
 
 
-def test_sharded_chains_draw_what_threads_draw(tmp_path):
+def test_sharded_chains_and_members_are_those_of_one_device(tmp_path):
     file = tmp_path / "draws.npz"
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
@@ -46,3 +57,8 @@ def test_sharded_chains_draw_what_threads_draw(tmp_path):
     assert found["auto"].shape[:2] == (4, 5)
     assert len(np.unique(found["auto"].reshape(20, -1), axis=0)) > 10  # chains differ, and move
     np.testing.assert_allclose(found["auto"], found["threads"], rtol=0, atol=1e-6)
+    for name in ("7", "6", "4", "swag"):
+        np.testing.assert_allclose(found[f"{name} auto"], found[f"{name} vectorized"], rtol=0, atol=1e-6)
+    for members in (7, 6, 4):
+        assert found[f"{members} auto"].shape[1] == members
+        np.testing.assert_array_equal(found[f"{members} auto best"], found[f"{members} vectorized best"])

@@ -17,6 +17,7 @@ from bnn_zoo.engine import training
 from bnn_zoo.engine.context import Context
 from bnn_zoo.engine.tasks import Task
 from bnn_zoo.errors import ZooTypeError, ZooValueError
+from bnn_zoo.methods.ensembles import trained as trained_part
 
 SHORT = {"num_steps": 100, "polish_steps": 100}
 NET = zoo.models.MLP(hidden=(6,), noise=0.3)
@@ -188,3 +189,69 @@ def test_no_rhat_is_given_for_members():
     np.testing.assert_allclose(diagnosis.points.sd_error, diagnosis.points.sd / np.sqrt(2 * 4))
     assert "rhat" not in diagnosis.points
     assert not diagnosis.table["check"].str.contains("R-hat").any()
+
+
+# --- early stopping ---------------------------------------------------------------------------------------------------
+
+
+def by_hand(problem, z: np.ndarray, held, num_steps: int, patience: int) -> tuple[np.ndarray, int, bool]:
+    """Adam with a cosine decay in a plain loop, and a look at the held-out rows every ten steps."""
+    import optax
+
+    (x, y), count = held, problem.num_rows
+    optimizer = optax.adam(optax.cosine_decay_schedule(0.05, num_steps))
+    state, best, best_loss, best_step, stale = optimizer.init(z), z, np.inf, 0, 0
+    slope = jax.jit(jax.grad(lambda z: -problem.log_posterior(z) / count))
+    for step in range(1, num_steps + 1):
+        update, state = optimizer.update(slope(z), state)
+        z = optax.apply_updates(z, update)
+        if step % 10 == 0:
+            loss = float(np.sum(0.5 * ((y - np.asarray(x) @ z[:3] - z[3]) / NOISE) ** 2))
+            best, best_loss, best_step, stale = (
+                (z, loss, step, 0) if loss < best_loss else (best, best_loss, best_step, stale + 1)
+            )
+        if stale == patience:
+            return np.asarray(best), best_step, True
+    return np.asarray(best), best_step, False
+
+
+def test_members_stop_where_a_plain_loop_stops():
+    """Each at its own step, whatever the others do, with the prior weighed against the rows that are trained on."""
+    problem = fit(num_members=1, precision="float64").problem
+    starts = np.array([[0.0, 0.0, 0.0, 0.0], [3.0, -2.0, 1.0, 5.0], [-1.0, 1.0, 4.0, 0.0]])
+    with jax.enable_x64(True):
+        part, held = trained_part.hold_out(problem, 0.3, jnp.zeros(2, jnp.uint32))
+        assert (part.num_rows, len(held[1])) == (10, 4)
+        both = np.concatenate([np.column_stack([part.x, part.y]), np.column_stack(held)])
+        everything = np.column_stack([problem.x, problem.y])
+        np.testing.assert_array_equal(both[np.lexsort(both.T)], everything[np.lexsort(everything.T)])
+        schedule = training.Schedule(num_steps=150, learning_rate=0.05, patience=4)
+        found = training.train(part, starts, np.zeros(2, np.uint32), schedule, Context(), "stop", held=held)
+        wanted = [by_hand(part, z, held, 150, 4) for z in starts]
+    assert len({step for _, step, _ in wanted}) == 3 and {stopped for *_, stopped in wanted} == {True, False}
+    np.testing.assert_allclose(found.positions, np.stack([z for z, *_ in wanted]), rtol=1e-9, atol=1e-12)
+    np.testing.assert_array_equal(found.held_out.step, [step for _, step, _ in wanted])
+    np.testing.assert_array_equal(np.asarray(found.held_out.stale) >= 4, [stopped for *_, stopped in wanted])
+    needed = [step + 40 if stopped else 150 for _, step, stopped in wanted]
+    assert found.gradients == sum(needed)
+
+
+def test_early_stopping_is_reported_and_refused_where_it_cannot_be():
+    posterior = fit(NET, hold_out=0.3, patience=2, num_steps=1000, learning_rate=0.05, num_members=3)
+    check = posterior.diagnose().table.set_index("check").loc["early stopping"]
+    assert check.status == "passed" and "on 4 held-out rows" in check.sentence
+    assert "stationarity" not in posterior.diagnose().table.check.values
+    going = (
+        fit(NET, hold_out=0.3, num_steps=30, num_members=3).diagnose().table.set_index("check").loc["early stopping"]
+    )
+    assert going.status == "doubtful" and "Raise num_steps" in going.sentence
+    info = zoo.fit(NET, zoo.methods.MAP(hold_out=0.3, num_steps=400), DATA, progress=False).result.info
+    assert info["held_out_loss"].shape == (8,) and "gradient_norm" not in info
+    for settings, message in (
+        ({"hold_out": 0.01}, "0 of 14 rows"),
+        ({"hold_out": 1.0}, "from 0 to below 1"),
+        ({"hold_out": 0.2, "patience": 0}, "patience should be at least 1"),
+        ({"hold_out": 0.2, "anchored": True}, "no draw from the posterior"),
+    ):
+        with pytest.raises(ZooValueError, match=message):
+            fit(**settings)

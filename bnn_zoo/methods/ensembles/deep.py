@@ -9,7 +9,7 @@ import numpy as np
 from bnn_zoo.engine import training
 from bnn_zoo.engine.compiled import call, runs_once
 from bnn_zoo.engine.context import Context
-from bnn_zoo.engine.density import Problem
+from bnn_zoo.engine.density import Batch, Problem
 from bnn_zoo.engine.draws import Draws
 from bnn_zoo.engine.identity import settings
 from bnn_zoo.engine.schedules import Schedule
@@ -18,7 +18,13 @@ from bnn_zoo.engine.tasks import PLAIN, Task
 from bnn_zoo.engine.training import Trained
 from bnn_zoo.errors import bad_type, bad_value, check_count
 from bnn_zoo.methods.ensembles.anchors import anchor, anchored_sites, noise_varies
-from bnn_zoo.methods.ensembles.trained import check_batch, check_training
+from bnn_zoo.methods.ensembles.trained import (
+    check_batch,
+    check_hold_out,
+    check_training,
+    held_out_info,
+    hold_out,
+)
 
 
 @settings
@@ -40,8 +46,9 @@ class DeepEnsemble:
     adversarial : float
         Half of the likelihood is taken at inputs moved against the network, by this share of the range of each input;
         the paper's is 0.01. 0 for none.
-    num_steps, learning_rate, batch_size, polish_steps
-        As in `MAP`. Adversarial training is not polished: its objective has kinks, at which L-BFGS stalls.
+    num_steps, learning_rate, batch_size, polish_steps, hold_out, patience
+        As in `MAP`; every member stops for itself. Adversarial training is not polished: its objective has kinks, at
+        which L-BFGS stalls.
 
     Notes
     -----
@@ -81,6 +88,8 @@ class DeepEnsemble:
     learning_rate: float = 0.01
     batch_size: int | None = None
     polish_steps: int = 200
+    hold_out: float = 0.0
+    patience: int = 20
 
     def __post_init__(self) -> None:
         check_count("num_members", self.num_members)
@@ -96,10 +105,15 @@ class DeepEnsemble:
             mend = "Anchors already make members differ as the posterior does; leave the others out."
             raise bad_value("anchored=True", "without bootstrap and adversarial", got, mend)
         check_training(self)
+        check_hold_out(self)
+        if self.anchored and self.hold_out:
+            mend = "A member that stops early is no draw from the posterior."
+            raise bad_value("hold_out", "0 with anchored=True", self.hold_out, mend)
 
     def run(self, problem: Problem, key: jax.Array, context: Context) -> Draws:
         """Train all members."""
-        check_batch(self, problem)
+        part, held = hold_out(problem, self.hold_out, key)
+        check_batch(self, part)
         sites = anchored_sites(problem) if self.anchored else ()
         z, _, key_train = call(prior_positions, (self.num_members,), problem, key, watch=context.watch)
         gradients = 0
@@ -114,32 +128,38 @@ class DeepEnsemble:
             key_rows, key_train, _ = call(_split, (), key_train, watch=context.watch)
             rows = None
             if self.bootstrap:
-                rows = call(_resample, (self.num_members,), problem, key_rows, watch=context.watch)
+                rows = call(_resample, (self.num_members,), part, key_rows, watch=context.watch)
             task = Task(rows=rows, adversarial=float(self.adversarial))
-            trained = self._train(problem, z, key_train, context, "ensemble", task)
+            trained = self._train(part, z, key_train, context, "ensemble", task, held)
+        norms = {"gradient_norm": float(np.max(trained.gradient_norm)), "gradient_norms": trained.gradient_norm}
         return Draws(
             positions=trained.positions[None],
             kind="members",
             stats={"lp": trained.log_posterior[None]},
-            info={
-                "gradient_norm": float(np.max(trained.gradient_norm)),
-                "gradient_norms": trained.gradient_norm,
-                "losses": trained.losses,
-            },
+            info=(held_out_info(self, trained, held) or norms) | {"losses": trained.losses},
             gradients=gradients + trained.gradients,
         )
 
     def _train(
-        self, problem: Problem, z: jax.Array | np.ndarray, key: jax.Array, context: Context, title: str, task: Task
+        self,
+        problem: Problem,
+        z: jax.Array | np.ndarray,
+        key: jax.Array,
+        context: Context,
+        title: str,
+        task: Task,
+        held: Batch | None = None,
     ) -> Trained:
         schedule = Schedule(
             num_steps=self.num_steps,
             learning_rate=self.learning_rate,
             batch_size=self.batch_size,
-            polish_steps=0 if self.adversarial else self.polish_steps,
+            polish_steps=0 if self.adversarial or held is not None else self.polish_steps,
+            patience=0 if held is None else self.patience,
         )
-        trained = training.train(problem, z, key, schedule, context, title, task)
-        lost = np.flatnonzero(~np.isfinite(trained.log_posterior))
+        trained = training.train(problem, z, key, schedule, context, title, task, held)
+        found = trained.log_posterior if trained.held_out is None else np.asarray(trained.held_out.loss)
+        lost = np.flatnonzero(~np.isfinite(found))
         if len(lost):
             got = f"{self.learning_rate}, at which {len(lost)} of {self.num_members} members diverged"
             raise bad_value("learning_rate", "small enough to train every member", got, "Try a tenth of it.")

@@ -14,7 +14,13 @@ from bnn_zoo.engine.identity import settings
 from bnn_zoo.engine.schedules import Schedule
 from bnn_zoo.engine.starts import prior_positions
 from bnn_zoo.errors import bad_value, check_count
-from bnn_zoo.methods.ensembles.trained import check_batch, check_training
+from bnn_zoo.methods.ensembles.trained import (
+    check_batch,
+    check_hold_out,
+    check_training,
+    held_out_info,
+    hold_out,
+)
 
 
 @settings
@@ -33,6 +39,10 @@ class MAP:
         rows.
     polish_steps : int
         Most L-BFGS steps on all rows afterwards; 0 for none.
+    hold_out, patience : float, int
+        Early stopping: a share of the rows, 0 for none, that is not trained on, and the number of looks at them (one an
+        epoch, at least 10 steps apart) without an improvement after which a network stops. Its best one so far is kept,
+        and not polished, and the restart of least loss on these rows is chosen.
 
     Notes
     -----
@@ -50,31 +60,38 @@ class MAP:
     learning_rate: float = 0.01
     batch_size: int | None = None
     polish_steps: int = 200
+    hold_out: float = 0.0
+    patience: int = 20
 
     def __post_init__(self) -> None:
         check_count("num_restarts", self.num_restarts)
         check_training(self)
+        check_hold_out(self)
 
     def run(self, problem: Problem, key: jax.Array, context: Context) -> Draws:
         """Train every restart and keep the best."""
-        check_batch(self, problem)
+        part, held = hold_out(problem, self.hold_out, key)
+        check_batch(self, part)
         schedule = Schedule(
             num_steps=self.num_steps,
             learning_rate=self.learning_rate,
             batch_size=self.batch_size,
-            polish_steps=self.polish_steps,
+            polish_steps=0 if self.hold_out else self.polish_steps,
+            patience=self.patience if self.hold_out else 0,
         )
         z, _, key_train = call(prior_positions, (self.num_restarts,), problem, key, watch=context.watch)
-        trained = training.train(problem, z, key_train, schedule, context, "MAP")
-        if not np.isfinite(trained.log_posterior).any():
+        trained = training.train(part, z, key_train, schedule, context, "MAP", held=held)
+        score = trained.log_posterior if trained.held_out is None else -np.asarray(trained.held_out.loss)
+        if not np.isfinite(score).any():
             raise bad_value("learning_rate", "small enough to train", self.learning_rate, "Try a tenth of it.")
-        best = int(np.nanargmax(trained.log_posterior))
+        best = int(np.nanargmax(np.where(np.isfinite(score), score, np.nan)))
+        stopped = held_out_info(self, trained, held)
         return Draws(
             positions=trained.positions[None, best : best + 1],
             kind="members",
             stats={"lp": trained.log_posterior[None, best : best + 1]},
             info={
-                "gradient_norm": float(trained.gradient_norm[best]),
+                **(stopped or {"gradient_norm": float(trained.gradient_norm[best])}),
                 "restarts_log_posterior": trained.log_posterior,
                 "losses": trained.losses,
             },
