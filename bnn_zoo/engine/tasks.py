@@ -7,6 +7,7 @@ targets and its own prior (anchored), or inputs shifted against it (adversarial 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +16,46 @@ from jax import lax
 from bnn_zoo.engine.density import Batch, Problem
 
 
+class Objective(Protocol):
+    """What the training loop maximises: a pytree whose arrays have a leading member axis, as the loop holds it.
+
+    The methods are called without that axis, one member each.
+    """
+
+    @property
+    def rate(self) -> jax.Array | None:
+        """Factor on the optimiser's updates, or None."""
+        ...
+
+    @property
+    def random(self) -> bool:
+        """Whether the objective is estimated with random numbers of its own, from a new key every step."""
+        ...
+
+    def size(self, problem: Problem) -> int:
+        """Length of the vector that is trained."""
+        ...
+
+    def objective(
+        self,
+        problem: Problem,
+        z: jax.Array,
+        where: jax.Array | None = None,
+        key: jax.Array | None = None,
+        step: jax.Array | None = None,
+    ) -> jax.Array:
+        """What is maximised, for all rows, estimated from the rows ``where``. Scalar."""
+        ...
+
+    def judge(self, problem: Problem, z: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Log posterior where training ended, and the norm of the objective's gradient, over all rows."""
+        ...
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Task:
-    """The objective of every member, with a leading member axis; ``None`` where a member does as the problem says.
+    """A log posterior for every member, with a leading member axis; ``None`` where a member does as the problem says.
 
     Member m maximises, over the coordinates that it is free to move,
 
@@ -62,7 +99,21 @@ class Task:
         """Length of the vector that is trained."""
         return problem.size
 
-    def log_posterior(self, problem: Problem, z: jax.Array, where: jax.Array | None = None) -> jax.Array:
+    def judge(self, problem: Problem, z: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Log posterior of the problem at ``z (p,)``, and the norm of the gradient of what the member maximised."""
+        value, gradient = jax.value_and_grad(problem.log_posterior)(z)
+        if not self.plain:
+            gradient = jax.grad(self.objective, argnums=1)(problem, z)
+        return value, jnp.linalg.norm(gradient)
+
+    def objective(
+        self,
+        problem: Problem,
+        z: jax.Array,
+        where: jax.Array | None = None,
+        key: jax.Array | None = None,
+        step: jax.Array | None = None,
+    ) -> jax.Array:
         """Objective of one member (fields without their member axis) at ``z (p,)``, estimated from rows ``where``."""
         if self.plain:
             return problem.log_posterior(z, None if where is None else (problem.x[where], problem.y[where]))

@@ -26,7 +26,7 @@ from bnn_zoo.engine.density import Batch, Problem
 from bnn_zoo.engine.iterates import Iterates
 from bnn_zoo.engine.journal import SECONDS, entry_name
 from bnn_zoo.engine.schedules import Schedule
-from bnn_zoo.engine.tasks import PLAIN, Task
+from bnn_zoo.engine.tasks import PLAIN, Objective
 
 CHUNK_SECONDS = 0.25
 TRACE_POINTS = 200
@@ -43,7 +43,7 @@ class Trained:
     log_posterior, gradient_norm : ndarray
         ``(M,)``, over all rows, at the end.
     losses : ndarray
-        ``(T, M)``: minus log posterior per row along the way, at most 200 points.
+        ``(T, M)``: minus the objective per row along the way, each a mean over equally many steps; at most 200.
     gradients : int
         Gradient evaluations, all members together.
     iterates : Iterates, optional
@@ -89,7 +89,7 @@ def train(
     schedule: Schedule,
     context: Context,
     title: str,
-    task: Task = PLAIN,
+    task: Objective = PLAIN,
     held: Batch | None = None,
 ) -> Trained:
     """Maximise the log posterior, or what ``task`` says, from every row of ``z (M, p)`` at once.
@@ -121,7 +121,7 @@ def train(
                 written = time.monotonic()
             progress.advance(size, loss=f"{_last(state, schedule):.4g}")
             size = max(1, min(int(size * CHUNK_SECONDS / max(seconds, 1e-6)), 4 * size))
-    losses = np.asarray(state.losses)[: min(TRACE_POINTS, schedule.num_steps)]
+    losses = _mean_losses(state, schedule)
     z, polished = state.z if state.best is None else state.best.z, 0
     if schedule.polish_steps:
         z, count = programs[3](problem, task, z)
@@ -138,7 +138,7 @@ def train(
     )
 
 
-def polish(problem: Problem, z: np.ndarray, most: int, watch: Stopwatch, task: Task = PLAIN) -> Trained:
+def polish(problem: Problem, z: np.ndarray, most: int, watch: Stopwatch, task: Objective = PLAIN) -> Trained:
     """Take at most ``most`` L-BFGS steps on all rows from every row of ``z (M, p)``, in its precision."""
     count: Any = 0
     if most:
@@ -168,7 +168,7 @@ def requests(
     problem: Problem,
     num_members: int,
     schedule: Schedule,
-    task: Task = PLAIN,
+    task: Objective = PLAIN,
     held: Batch | None = None,
     where: str = "vectorized",
 ) -> list[Request]:
@@ -203,8 +203,15 @@ def _spread(num_members: int) -> int:
 
 def _last(state: _State, schedule: Schedule) -> float:
     """The least loss of the members that still train; not a number when all have stopped."""
-    losses = np.asarray(state.losses[_slot(int(state.step) - 1, schedule)])
+    losses = _mean_losses(state, schedule)[_slot(int(state.step) - 1, schedule)]
     return float(np.min(losses, where=~np.isnan(losses), initial=np.inf))
+
+
+def _mean_losses(state: _State, schedule: Schedule) -> np.ndarray:
+    """Mean loss ``(T, M)`` of the steps of each point of the trace; not a number where there were none."""
+    taken = np.bincount(_slot(np.arange(int(state.step)), schedule), minlength=TRACE_POINTS)[:, None]
+    means = np.asarray(state.losses) / np.where(taken, taken, np.nan)
+    return means[: min(TRACE_POINTS, schedule.num_steps)]
 
 
 def _steps_taken(state: _State, schedule: Schedule, num_rows: int) -> int:
@@ -220,13 +227,6 @@ def _slot(step: Any, schedule: Schedule) -> Any:
 
 
 # --- compiled programs ----------------------------------------------------------------------------------------------
-
-
-def loss(
-    problem: Problem, task: Task, z: jax.Array, where: jax.Array | None = None, key: jax.Array | None = None
-) -> jax.Array:
-    """Minus one member's objective per row at ``z (p,)``, estimated from the rows ``where``."""
-    return -task.log_posterior(problem, z, where) / problem.num_rows
 
 
 MEMBERS: Any = PartitionSpec("members")
@@ -271,7 +271,7 @@ def _begin(where: str, schedule: Schedule, problem: Problem, z: jax.Array, key: 
             order=jnp.arange(problem.num_rows),
             offset=offset,
             step=jnp.zeros((), jnp.int32),
-            losses=jnp.full((TRACE_POINTS, here), jnp.nan, z.dtype),
+            losses=jnp.zeros((TRACE_POINTS, here), z.dtype),
             iterates=Iterates.none(z, schedule.rank) if schedule.collect_every else None,
             best=HeldOut(z, jnp.full(here, jnp.inf, z.dtype), none, none) if schedule.patience else None,
         )
@@ -285,7 +285,7 @@ def _advance(
     where: str,
     schedule: Schedule,
     problem: Problem,
-    task: Task,
+    task: Objective,
     held: Batch | None,
     state: _State,
     num_steps: jax.Array,
@@ -304,7 +304,7 @@ def _advance(
 
     def one(
         problem: Problem,
-        task: Task,
+        task: Objective,
         z: jax.Array,
         optimizer: Any,
         offset: jax.Array,
@@ -315,13 +315,13 @@ def _advance(
         which = None if whole else rows_of(order, offset, step)
         # Members are told apart by where they read, which each device knows of its own.
         key = jax.random.fold_in(jax.random.fold_in(key, step), offset) if task.random else key
-        value, gradient = jax.value_and_grad(lambda z: loss(problem, task, z, which, key))(z)
+        value, gradient = jax.value_and_grad(lambda z: -task.objective(problem, z, which, key, step) / rows)(z)
         update, optimizer = schedule.optimizer.update(gradient, optimizer, z)
         if task.rate is not None:
             update = task.rate * update
         return optax.apply_updates(z, update), optimizer, value
 
-    def advance(problem: Problem, task: Task, held: Batch | None, state: _State, num_steps: jax.Array) -> _State:
+    def advance(problem: Problem, task: Objective, held: Batch | None, state: _State, num_steps: jax.Array) -> _State:
         def body(_: jax.Array, state: _State) -> _State:
             key, order = state.key, state.order
             if not whole:
@@ -333,7 +333,7 @@ def _advance(
             if best is not None:
                 value = jnp.where(best.stale < schedule.patience, value, jnp.nan)
                 best = lax.cond(step % check_every == 0, check, lambda best, *_: best, best, problem, held, z, step)
-            losses = state.losses.at[_slot(state.step, schedule)].set(value)
+            losses = state.losses.at[_slot(state.step, schedule)].add(value)
             if iterates is not None:
                 iterates = iterates.add(z, step % schedule.collect_every == 0)
             return _State(z, optimizer, key, order, state.offset, step, losses, iterates, best)
@@ -355,7 +355,7 @@ def _advance(
     return run(problem, task, held, state, num_steps)
 
 
-def _polish(where: str, most: int, problem: Problem, task: Task, z: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _polish(where: str, most: int, problem: Problem, task: Objective, z: jax.Array) -> tuple[jax.Array, jax.Array]:
     """L-BFGS on all rows until the gradient is as small as the precision allows, or nothing improves.
 
     Of points whose values rounding cannot tell apart, the one of smaller gradient is kept.
@@ -364,10 +364,10 @@ def _polish(where: str, most: int, problem: Problem, task: Task, z: jax.Array) -
     eps = jnp.finfo(z.dtype).eps
     tolerance = 1e-4 * jnp.sqrt(eps / jnp.finfo(jnp.float32).eps)
 
-    def one(problem: Problem, task: Task, z: jax.Array) -> tuple[jax.Array, Any]:
+    def one(problem: Problem, task: Objective, z: jax.Array) -> tuple[jax.Array, Any]:
         # The loss is not divided by n here: its curvature is then of the size that the line search starts from.
         def objective(z: jax.Array) -> jax.Array:
-            return -task.log_posterior(problem, z)
+            return -task.objective(problem, z)
 
         gradient_of = optax.value_and_grad_from_state(objective)
 
@@ -391,7 +391,7 @@ def _polish(where: str, most: int, problem: Problem, task: Task, z: jax.Array) -
         _, _, steps, _, _, best, _ = lax.while_loop(go_on, body, start)
         return best, steps
 
-    def each(problem: Problem, task: Task, z: jax.Array) -> tuple[jax.Array, Any]:
+    def each(problem: Problem, task: Objective, z: jax.Array) -> tuple[jax.Array, Any]:
         return jax.vmap(one, in_axes=(None, 0, 0))(problem, task, z)
 
     takes = (EVERYWHERE, MEMBERS, MEMBERS)
@@ -399,17 +399,14 @@ def _polish(where: str, most: int, problem: Problem, task: Task, z: jax.Array) -
 
 
 @runs_once
-def _judge(where: str, problem: Problem, task: Task, z: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Log posterior of every member, and the norm of the gradient of what it maximised."""
+def _judge(where: str, problem: Problem, task: Objective, z: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Log posterior of every member, and the norm of the gradient of what it maximised: what its task makes of it."""
 
-    def one(problem: Problem, member: tuple[Task, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def one(problem: Problem, member: tuple[Objective, jax.Array]) -> tuple[jax.Array, jax.Array]:
         task, z = member
-        value, gradient = jax.value_and_grad(problem.log_posterior)(z)
-        if not task.plain:
-            gradient = jax.grad(task.log_posterior, argnums=1)(problem, z)
-        return value, jnp.linalg.norm(gradient)
+        return task.judge(problem, z)
 
-    def each(problem: Problem, task: Task, z: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def each(problem: Problem, task: Objective, z: jax.Array) -> tuple[jax.Array, jax.Array]:
         return lax.map(partial(one, problem), (task, z))
 
     takes = (EVERYWHERE, MEMBERS, MEMBERS)

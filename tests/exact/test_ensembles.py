@@ -149,7 +149,7 @@ def test_adversarial_inputs_lie_against_the_network():
     problem = fit(num_members=1, precision="float64").problem
     z, share = np.array([0.3, -0.8, 0.5, 1.0]), 0.05
     with jax.enable_x64(True):
-        found = float(Task(adversarial=share).log_posterior(problem, jnp.asarray(z)))
+        found = float(Task(adversarial=share).objective(problem, jnp.asarray(z)))
     residual = y - x @ z[:3] - z[3]
     moved = x - share * np.ptp(x, axis=0) * np.sign(residual[:, None] * z[:3])
 
