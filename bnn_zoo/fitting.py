@@ -62,8 +62,8 @@ def fit(
     progress : bool or str
         Show one bar for all chains, on a terminal or in a notebook; ``"always"`` also elsewhere, in a log say.
     chain_method : str
-        How chains run: ``"threads"``, ``"vectorized"``, ``"sharded"``, or ``"auto"``, which follows the devices. Networks
-        that are trained side by side are sharded over devices likewise, and vectorised otherwise.
+        How chains run: ``"threads"``, ``"vectorized"``, ``"sharded"``, or ``"auto"``, which follows the devices.
+        Networks that are trained side by side are sharded over devices likewise, and vectorised otherwise.
     precision : str or None
         ``"float32"`` or ``"float64"``, for this fit alone; ``None`` follows JAX's own setting.
     checkpoint : str, path-like or None

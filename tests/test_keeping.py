@@ -245,6 +245,72 @@ def test_a_hostile_index_is_refused(change, whole, tmp_path):
     assert time.perf_counter() - clock < 60  # not a matter of speed: a hang
 
 
+@pytest.fixture(scope="module")
+def blocks(tmp_path_factory) -> dict[str, bytes]:
+    """Saved Laplace approximations: of two Kronecker blocks, and of a diagonal and a dense one."""
+    folder = tmp_path_factory.mktemp("blocks")
+    model = zoo.models.MLP(hidden=(3,), activation="tanh", noise=dist.Gamma(4.0, 10.0))
+    found = {}
+    for name in ("kron", "diag"):
+        method = zoo.methods.Laplace(covariance=name, num_samples=6, num_steps=200, num_restarts=2)
+        found[name] = fit(model, method).save(folder / name).read_bytes()
+    return found
+
+
+def reshaped(of: str, shape: list[int]):
+    return lambda arrays, header, _: arrays[f"info_{of}"].update(shape=shape)
+
+
+def written(of: str, position: int, value: float):
+    """The bytes of one number of an array changed."""
+
+    def change(arrays, header, body) -> None:
+        place = arrays[f"info_{of}"]
+        number, at = np.array([value], place["dtype"]), place["offset"] + 8 * position
+        body[at : at + 8] = number.tobytes()
+
+    return change
+
+
+BLOCKS = {
+    "another name": ("kron", lambda arrays, header, _: header["info"].update(blocks="kronecker lambda dense")),
+    "another kind": ("kron", lambda arrays, header, _: header["info"].update(blocks="dense kronecker dense")),
+    "more blocks": ("kron", lambda arrays, header, _: header["info"].update(blocks="kronecker " * 1000)),
+    "a part left out": ("kron", lambda arrays, header, _: arrays.pop("info_block_1_left")),
+    "no whole numbers": ("kron", lambda arrays, header, _: arrays["info_block_0_index"].update(dtype="float64")),
+    "whole numbers": ("kron", lambda arrays, header, _: arrays["info_block_0_left"].update(dtype="int64")),
+    "half an index": ("kron", reshaped("block_0_index", [3, 1])),
+    "a flat index": ("kron", reshaped("block_0_index", [9])),
+    "half a factor": ("kron", reshaped("block_0_right", [2, 3])),
+    "a short prior": ("kron", reshaped("block_0_prior", [2])),
+    "a short mode": ("kron", reshaped("mode", [5])),
+    "a coordinate twice": ("kron", written("block_0_index", 0, 4)),
+    "a coordinate of another block": ("diag", written("block_1_index", 0, 3)),
+    "a coordinate below 0": ("kron", written("block_0_index", 0, -1)),
+    "a coordinate beyond": ("diag", written("block_1_index", 0, 2**40)),
+    "not a number": ("kron", written("block_0_left", 2, np.nan)),
+    "an infinite mode": ("kron", written("mode", 2, np.inf)),
+    "a prior of 0": ("kron", written("block_1_prior", 0, 0.0)),
+    "a negative eigenvalue": ("kron", written("block_1_eigenvalues", 0, -2.0)),
+    "a negative precision": ("diag", written("block_0_precision", 0, -1.0)),
+    "a singular factor": ("diag", written("block_1_factor", 0, 0.0)),
+}
+
+
+@pytest.mark.parametrize("change", BLOCKS)
+def test_a_changed_covariance_is_refused_on_loading(change, blocks, tmp_path):
+    """The checksum put right. Not at the first prediction, and not by an error of NumPy's, or by a wrong number."""
+    name, make = BLOCKS[change]
+    body, index = fuzz.parts(blocks[name])
+    path, changed, body = tmp_path / "hostile.nc", json.loads(index), bytearray(body)
+    path.write_bytes(fuzz.sealed(bytes(body), json.dumps(changed).encode()))
+    assert zoo.load(path).predict(NEW).kind == "linearized"
+    make(changed["arrays"], changed["header"], body)
+    changed["names"] = sorted(changed["arrays"])
+    path.write_bytes(fuzz.sealed(bytes(body), json.dumps(changed).encode()))
+    assert "a whole saved posterior" in refusal(path)
+
+
 def test_nested_lists_without_end_are_refused(whole, tmp_path):
     path = tmp_path / "nested.nc"
     path.write_bytes(fuzz.sealed(fuzz.parts(whole)[0], b"[" * 200_000))

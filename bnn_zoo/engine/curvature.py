@@ -11,6 +11,7 @@ Rows are taken a block at a time in one compiled scan, so memory does not grow w
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -20,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from bnn_zoo.engine.compiled import Stopwatch, call
+from bnn_zoo.engine.compiled import CAPACITY, Stopwatch, call, runs_once
 from bnn_zoo.engine.density import Problem
 from bnn_zoo.engine.taps import Tapped, listening
 
@@ -46,8 +47,20 @@ def block_rows(columns: int, num_rows: int) -> int:
     return min(1 << (most.bit_length() - 1), 1 << (num_rows - 1).bit_length())
 
 
+_layers: OrderedDict[Any, tuple[Tapped, ...]] = OrderedDict()  # of models met before: tracing one takes milliseconds
+
+
 def layers_of(problem: Problem) -> tuple[Tapped, ...]:
     """Return the dense layers of the model in the order in which they run, with shapes in place of arrays."""
+    key = jax.tree.structure(problem), problem.x.shape[1], problem.x.dtype
+    if key not in _layers:
+        _layers[key] = _trace_layers(problem)
+        while len(_layers) > CAPACITY:
+            _layers.popitem(last=False)
+    return _layers[key]
+
+
+def _trace_layers(problem: Problem) -> tuple[Tapped, ...]:
     found: list[Tapped] = []
 
     def hear(layer: Tapped) -> jax.Array:
@@ -67,9 +80,14 @@ def layers_of(problem: Problem) -> tuple[Tapped, ...]:
 
 def block(problem: Problem, z: np.ndarray, index: np.ndarray, watch: Stopwatch | None = None) -> np.ndarray:
     """Return the precision ``(k, k)`` of the coordinates ``index``: Gauss-Newton plus the prior's exact Hessian."""
+    prior = np.asarray(call(_prior_block, (), problem, z, index, watch=watch))
+    return gauss_newton(problem, z, index, watch) + prior
+
+
+def gauss_newton(problem: Problem, z: np.ndarray, index: np.ndarray, watch: Stopwatch | None = None) -> np.ndarray:
+    """Return the Gauss-Newton matrix ``(k, k)`` of the coordinates ``index``, without the prior."""
     rows = block_rows(len(index), problem.num_rows)
-    found = call(_ggn_block, (rows,), problem, z, index, watch=watch)
-    return np.asarray(found) + np.asarray(call(_prior_block, (), problem, z, index, watch=watch))
+    return np.asarray(call(_ggn_block, (rows,), problem, z, index, watch=watch))
 
 
 def exact_block(problem: Problem, z: np.ndarray, index: np.ndarray, watch: Stopwatch | None = None) -> np.ndarray:
@@ -78,9 +96,12 @@ def exact_block(problem: Problem, z: np.ndarray, index: np.ndarray, watch: Stopw
     return 0.5 * (found + found.T)
 
 
-def diagonal(problem: Problem, z: np.ndarray, watch: Stopwatch | None = None) -> np.ndarray:
-    """Return the diagonal ``(p,)`` of what `block` would give: without the likelihood for what is no layer's weight."""
-    found = prior_diagonal(problem, z, watch)
+def diagonal(problem: Problem, z: np.ndarray, watch: Stopwatch | None = None, *, prior: bool = True) -> np.ndarray:
+    """Return the diagonal ``(p,)`` of what `block` would give: without the likelihood for what is no layer's weight.
+
+    Without the prior on request.
+    """
+    found = prior_diagonal(problem, z, watch) if prior else np.zeros(problem.size)
     if not layers_of(problem):
         rows = block_rows(problem.size, problem.num_rows)
         return found + np.asarray(call(_ggn_diagonal, (rows,), problem, z, watch=watch))
@@ -94,7 +115,7 @@ def diagonal(problem: Problem, z: np.ndarray, watch: Stopwatch | None = None) ->
 def prior_diagonal(problem: Problem, z: np.ndarray, watch: Stopwatch | None = None) -> np.ndarray:
     """Return the diagonal ``(p,)`` of the Hessian of minus the log prior."""
     signs = np.random.default_rng(0).choice([-1.0, 1.0], (2, problem.size))
-    return np.array(call(_prior_diagonal, (), problem, z, signs, watch=watch))
+    return np.array(call(prior_hessian_diagonal, (), problem, z, signs, watch=watch))
 
 
 def kronecker(problem: Problem, z: np.ndarray, watch: Stopwatch | None = None) -> list[tuple[np.ndarray, ...]]:
@@ -115,7 +136,7 @@ def _by_layer(what: str, problem: Problem, z: np.ndarray, watch: Stopwatch | Non
     columns = max(sum(layer.inputs.shape[1] + layer.output.shape[1] for layer in layers), 1)
     rows = block_rows(columns, problem.num_rows)
     sums = jax.tree.map(np.asarray, call(_layer_sums, (what, rows, widths), problem, z, watch=watch))
-    return list(zip(sums, map(np.asarray, call(_own_derivatives, (), problem, z, watch=watch)), strict=True))
+    return list(zip(sums, map(np.asarray, call(own_derivatives, (), problem, z, watch=watch)), strict=True))
 
 
 # --- compiled programs ----------------------------------------------------------------------------------------------
@@ -206,7 +227,8 @@ def _layer_sums(what: str, rows: int, widths: tuple[int, ...], problem: Problem,
     return _over_rows(problem, rows, jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes), part)
 
 
-def _own_derivatives(problem: Problem, z: jax.Array) -> list[jax.Array]:
+@runs_once
+def own_derivatives(problem: Problem, z: jax.Array) -> list[jax.Array]:
     """For each layer ``(inputs + 1, width)``: of every weight and bias with respect to its own coordinate."""
 
     def values(z: jax.Array) -> list[jax.Array]:
@@ -249,22 +271,26 @@ def _product(function: Callable, z: jax.Array, v: jax.Array) -> jax.Array:
     return -jax.jvp(jax.grad(function), (z,), (v,))[1]
 
 
-def _dense_hessian(function: Callable, z: jax.Array, index: jax.Array) -> jax.Array:
+def dense_hessian(function: Callable, z: jax.Array, index: jax.Array) -> jax.Array:
+    """``(k, k)``: Hessian of minus ``function`` in the coordinates ``index``."""
+
     def row(i: jax.Array) -> jax.Array:
         return _product(function, z, jnp.zeros_like(z).at[i].set(1.0))[index]
 
     return lax.map(row, index, batch_size=AT_ONCE)
 
 
+@runs_once
 def _prior_block(problem: Problem, z: jax.Array, index: jax.Array) -> jax.Array:
-    return _dense_hessian(problem.log_prior, z, index)
+    return dense_hessian(problem.log_prior, z, index)
 
 
 def _hessian_block(problem: Problem, z: jax.Array, index: jax.Array) -> jax.Array:
-    return _dense_hessian(problem.log_posterior, z, index)
+    return dense_hessian(problem.log_posterior, z, index)
 
 
-def _prior_diagonal(problem: Problem, z: jax.Array, signs: jax.Array) -> jax.Array:
+@runs_once
+def prior_hessian_diagonal(problem: Problem, z: jax.Array, signs: jax.Array) -> jax.Array:
     """One product with a vector of signs gives a diagonal matrix's diagonal; two that differ tell it is not one."""
     product = partial(_product, problem.log_prior, z)
     first, second = (v * product(v) for v in (signs[0], signs[1]))

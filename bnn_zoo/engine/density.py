@@ -98,6 +98,12 @@ class Problem:
         """Log density of the prior at ``z``, with the Jacobian of the map from ``z`` to the sites. Scalar."""
         return self._log_terms(z, self.x, self.y, 1.0)[0]
 
+    def log_prior_of(self, z: jax.Array, names: tuple[str, ...]) -> jax.Array:
+        """The part of `log_prior` that belongs to some of the latent sites, given the others. Scalar."""
+        trace = self._trace(z, self.x[:1], self.y[:1])
+        wanted = {*names, *(_log_det_name(name) for name in names)}
+        return sum((_log_prob(trace[name]) for name in trace if name in wanted), jnp.zeros((), z.dtype))
+
     def log_likelihood(self, z: jax.Array, batch: Batch | None = None) -> jax.Array:
         """Log likelihood of all ``n`` rows, or its unbiased estimate ``n / b`` × that of a batch ``(x, y)``. Scalar."""
         if batch is None and self.num_rows > MOST_AT_ONCE:
@@ -228,13 +234,18 @@ class Problem:
             # Summed over the event alone: inside a plate, which spreads a factor over its entries, a sum over the
             # batch would be counted once an entry.
             extra = jnp.ndim(log_det) - jnp.ndim(value) + len(site["fn"].event_shape)
-            numpyro.factor(f"_{name}_log_det", sum_rightmost(log_det, extra))
+            numpyro.factor(_log_det_name(name), sum_rightmost(log_det, extra))
             return value
 
         placed = handlers.substitute(self.model, substitute_fn=place)
         # The key is used only where y is None, for a value of the observed site that nobody reads.
         seeded = handlers.seed(scale_observed(placed, factor), jax.random.PRNGKey(0))
         return handlers.trace(seeded).get_trace(x, y)
+
+
+def _log_det_name(site: str) -> str:
+    """Name of the factor that holds a site's Jacobian."""
+    return f"_{site}_log_det"
 
 
 def _log_prob(site: dict) -> jax.Array:

@@ -38,6 +38,12 @@ class Dense:
         """Factorise a precision ``(k, k)``; raises ``numpy.linalg.LinAlgError`` unless it is positive definite."""
         return cls(index, np.linalg.cholesky(precision))
 
+    def check(self) -> None:
+        """Raise ValueError unless it is one that `of` could have made."""
+        (k,) = self.index.shape
+        _check_arrays(self.index, (self.factor, (k, k)))
+        _check_positive(np.diagonal(self.factor))
+
     @property
     def log_det(self) -> float:
         """Log determinant of the precision."""
@@ -60,6 +66,11 @@ class Diagonal:
 
     index: np.ndarray
     precision: np.ndarray
+
+    def check(self) -> None:
+        """Raise ValueError unless it is one with positive precisions."""
+        _check_arrays(self.index, (self.precision, (self.index.size,)))
+        _check_positive(self.precision)
 
     @property
     def log_det(self) -> float:
@@ -111,6 +122,13 @@ class Kronecker:
         # Rounding alone makes an eigenvalue of a sum of squares negative.
         values = np.outer(np.maximum(values_a, 0), np.maximum(values_g, 0))
         return cls(index, sd[:, None] * vectors_a, vectors_g, values, prior)
+
+    def check(self) -> None:
+        """Raise ValueError unless shapes and signs are those that `of` makes."""
+        a, g = self.index.shape
+        shapes = ((self.left, (a, a)), (self.right, (g, g)), (self.eigenvalues, (a, g)), (self.prior, (a,)))
+        _check_arrays(self.index, *shapes)
+        _check_positive(self.prior, 1 + self.eigenvalues)
 
     @property
     def log_det(self) -> float:
@@ -174,13 +192,43 @@ class Gaussian:
         return info
 
     @classmethod
-    def from_info(cls, info: dict[str, Any]) -> Gaussian:
-        """Read what `to_info` wrote."""
-        blocks = []
+    def from_info(cls, info: dict[str, Any], size: int) -> Gaussian:
+        """Read what `to_info` wrote, for ``size`` coordinates.
+
+        Raises
+        ------
+        KeyError, ValueError
+            If it is not what `to_info` writes: it may come out of a file that somebody has changed.
+        """
+        mode, blocks = np.asarray(info["mode"]), []
+        _check_arrays(np.arange(0), (mode, (size,)))
+        taken = np.zeros(size, bool)
         for i, name in enumerate(str(info["blocks"]).split()):
             make = KINDS[name]
-            blocks.append(make(**{field.name: np.asarray(info[f"block_{i}_{field.name}"]) for field in fields(make)}))
-        return cls(np.asarray(info["mode"]), tuple(blocks))
+            block = make(**{field.name: np.asarray(info[f"block_{i}_{field.name}"]) for field in fields(make)})
+            block.check()
+            index = block.index.reshape(-1)
+            if index.size and not 0 <= index.min() <= index.max() < size:
+                raise ValueError(f"a block of coordinates outside the {size} that there are")
+            if taken[index].any() or len(np.unique(index)) < len(index):
+                raise ValueError("a coordinate in two places of a covariance")
+            taken[index] = True
+            blocks.append(block)
+        return cls(mode, tuple(blocks))
+
+
+def _check_arrays(index: np.ndarray, *rest: tuple[np.ndarray, tuple[int, ...]]) -> None:
+    """Raise ValueError unless ``index`` is of whole numbers, and the others of finite ones and of the shapes given."""
+    if index.dtype.kind not in "iu":
+        raise ValueError(f"coordinates of type {index.dtype}")
+    for array, shape in rest:
+        if array.shape != shape or array.dtype != np.float64 or not np.isfinite(array).all():
+            raise ValueError(f"a covariance of shape {array.shape} and type {array.dtype}, or not finite")
+
+
+def _check_positive(*arrays: np.ndarray) -> None:
+    if any((array <= 0).any() for array in arrays):
+        raise ValueError("a covariance that is not positive definite")
 
 
 def check_memory(argument: str, value: str, numbers: int, most_bytes: int, mend: str) -> None:

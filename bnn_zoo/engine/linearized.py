@@ -61,8 +61,14 @@ def _blocks(size: int, x: np.ndarray) -> list[tuple[slice, np.ndarray]]:
 
 
 def _moments(problem: Problem, gaussian: Gaussian, x: jax.Array) -> jax.Array:
-    j, made = curvature.jacobian(problem, jnp.asarray(gaussian.mode), jnp.arange(problem.size), x)
-    return jnp.stack([made[0], gaussian.variance(j[:, 0]), jnp.exp(made[1])])
+    mode = jnp.asarray(gaussian.mode)
+
+    def loc(z: jax.Array, row: jax.Array) -> jax.Array:
+        return curvature.outputs(problem, z, row[None])[0, 0]
+
+    made = curvature.outputs(problem, mode, x)
+    j = jax.vmap(jax.grad(loc), in_axes=(None, 0))(mode, x)
+    return jnp.stack([made[0], gaussian.variance(j), jnp.exp(made[1])])
 
 
 def _functions(problem: Problem, mode: jax.Array, steps: jax.Array, x: jax.Array) -> jax.Array:

@@ -13,7 +13,7 @@ import numpy as np
 
 from bnn_zoo import methods, models
 from bnn_zoo.datasets import Dataset
-from bnn_zoo.engine import chains
+from bnn_zoo.engine import chains, curvature
 from bnn_zoo.engine.checks import join
 from bnn_zoo.engine.draws import Draws
 from bnn_zoo.engine.scaling import Scaling
@@ -198,7 +198,7 @@ def _rebuild(contents: sealed.Contents, shown: str, model: Any, method: Any) -> 
         gradients=int(header["gradients"]),
         complete=bool(header["complete"]),
     )
-    return Posterior(
+    posterior = Posterior(
         model=model,
         method=method,
         data=data,
@@ -213,6 +213,11 @@ def _rebuild(contents: sealed.Contents, shown: str, model: Any, method: Any) -> 
         x64=x64,
         attributes={_text(name): _text(value) for name, value in header["attributes"].items()},
     )
+    with jax.enable_x64(x64):
+        # Asked for here, so that a covariance that cannot be is found on loading and not at the first prediction.
+        if posterior._linearized is not None and not curvature.is_normal(problem):
+            raise ValueError("a linearised network whose likelihood is not Normal")
+    return posterior
 
 
 def _given(argument: str, header: dict, value: Any, registry: Any, shown: str) -> Any:

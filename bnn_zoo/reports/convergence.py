@@ -347,6 +347,8 @@ def _judge_members(posterior: Posterior) -> list[Check]:
                 shown=norm,
             )
         )
+    if "evidence_change" in info:
+        checks.append(_evidence(info))
     if "best_step" in info:
         checks.append(_early_stopping(info))
     if "negative_eigenvalues" in info:
@@ -364,6 +366,15 @@ def _judge_members(posterior: Posterior) -> list[Check]:
             )
         )
     return checks
+
+
+def _evidence(info: dict) -> Check:
+    change, rounds = float(info["evidence_change"]), len(info["evidence_trace"]) - 1
+    said = f"The last of {rounds} turns moved a log scale by {change:.2g}"
+    good = f"{said}: scales are at a maximum of the evidence for these weights."
+    bad = f"{said}: scales have not settled."
+    mend = "Raise evidence_rounds; a scale that falls without end belongs to weights that the data do not need."
+    return _graded("evidence", change, (1e-3, 1e-3), good, bad, mend, never_fails=True)
 
 
 def _early_stopping(info: dict) -> Check:

@@ -17,11 +17,14 @@ from bnn_zoo.engine.identity import settings
 from bnn_zoo.engine.schedules import Schedule
 from bnn_zoo.engine.starts import prior_positions
 from bnn_zoo.engine.taps import Tapped
+from bnn_zoo.engine.tasks import PLAIN, Task
 from bnn_zoo.errors import ZooValueError, bad_value, check_choice, check_count
 from bnn_zoo.methods.ensembles.trained import check_batch, check_training
+from bnn_zoo.methods.gaussian import evidence
 
 STRUCTURES = ("full", "kron", "diag", "last_layer")
 CURVATURES = ("ggn", "hessian")
+HYPER = ("posterior", "evidence")
 MOST_BYTES = 4 * 2**30
 MOST_TO_LOOK = 10**9  # p² n, seconds of Hessian-vector products
 
@@ -46,6 +49,12 @@ class Laplace:
     curvature : str
         ``"ggn"``: generalised Gauss-Newton, positive semi-definite by construction; for a Normal likelihood.
         ``"hessian"``: the exact Hessian, refused unless positive definite; for ``"full"`` and ``"last_layer"``.
+    hyper : str
+        What becomes of a noise and of scales that have priors. ``"posterior"``: they are part of the approximation.
+        ``"evidence"``: they are set to the maximum of the marginal likelihood, in turn with the most probable weights
+        (empirical Bayes), and fixed there; of their priors only the median counts, as where they begin.
+    evidence_rounds : int
+        Most turns of ``"evidence"``.
     num_samples : int
         Draws.
     num_restarts, num_steps, learning_rate, batch_size, polish_steps
@@ -65,18 +74,23 @@ class Laplace:
     ``result.info["log_evidence"]`` is log p(y) ≈ log p(y, m) + p/2 log 2π - ½ log det P (MacKay 1992) on
     the scale that the model sees; `bnn_zoo.posterior.Posterior.log_evidence` is in the user's units. There is none for
     ``"last_layer"``, whose other weights are not integrated over. Structures other than ``"full"`` drop the prior's
-    cross terms with the rest.
+    cross terms with the rest. With ``hyper="evidence"`` it is log p(y | scales), at the scales that were found;
+    ``result.info["evidence_trace"]`` holds its value after every turn. Models of the same data are ranked by either
+    evidence, but not by one against the other.
 
     References
     ----------
-    MacKay (1992), A practical Bayesian framework for backpropagation networks. Ritter et al. (2018), A scalable Laplace
-    approximation for neural networks, section 2. Daxberger et al. (2021), Laplace redux. Immer et al. (2021), Improving
-    predictions of Bayesian neural nets via local linearization. Departs from the latter two in that noise and scales
-    with priors are part of the approximation.
+    MacKay (1992), A practical Bayesian framework for backpropagation networks, section 3 for the evidence. Immer et al.
+    (2021), Scalable marginal likelihood estimation for model selection in deep learning, algorithm 1. Ritter et al.
+    (2018), A scalable Laplace approximation for neural networks, section 2. Daxberger et al. (2021), Laplace redux.
+    Immer et al. (2021), Improving predictions of Bayesian neural nets via local linearization. Departs from Daxberger
+    and Immer in that noise and scales with priors are part of the approximation, unless asked otherwise.
     """
 
     covariance: str = "full"
     curvature: str = "ggn"
+    hyper: str = "posterior"
+    evidence_rounds: int = 100
     num_samples: int = 1000
     num_restarts: int = 8
     num_steps: int = 2000
@@ -87,6 +101,12 @@ class Laplace:
     def __post_init__(self) -> None:
         check_choice("covariance", self.covariance, STRUCTURES)
         check_choice("curvature", self.curvature, CURVATURES)
+        check_choice("hyper", self.hyper, HYPER)
+        check_count("evidence_rounds", self.evidence_rounds)
+        if self.hyper == "evidence" and (self.covariance == "last_layer" or self.curvature == "hessian"):
+            got = f"'evidence' with covariance={self.covariance!r}, curvature={self.curvature!r}"
+            mend = "The evidence needs a Gauss-Newton curvature of all weights."
+            raise bad_value("hyper", "'posterior' here", got, mend)
         if self.curvature == "hessian" and self.covariance not in ("full", "last_layer"):
             raise bad_value(
                 "curvature", f"'ggn' for covariance={self.covariance!r}", "'hessian'", "Or take covariance='full'."
@@ -102,16 +122,26 @@ class Laplace:
         self._check_likelihood(problem, normal)
         layers = curvature.layers_of(problem)
         self._check_size(problem, layers)
-        mode = self._find_mode(problem, key, context)
+        fixed = _others(problem, layers) if self.hyper == "evidence" else None
+        self._check_scales(fixed)
+        mode = self._find_mode(problem, key, context, fixed)
         with jax.enable_x64(True):
-            wide = curvature.wide(problem)
-            gaussian, facts = self._approximate(wide, mode, layers, context.watch)
+            wide, tuned = curvature.wide(problem), None
+            if fixed is not None:
+                tuned = evidence.tune(
+                    wide, mode, self.covariance, fixed, layers, self.polish_steps, self.evidence_rounds, context
+                )
+                mode = tuned.mode
+            gaussian, facts = self._approximate(wide, mode, layers, context.watch, fixed is not None)
         positions, log_density = gaussian.draw(
             np.random.default_rng(np.asarray(key).tolist()), self.num_samples, np.dtype(problem.x.dtype)
         )
         if gaussian.num_free == problem.size:
             volume = 0.5 * (problem.size * np.log(2 * np.pi) - gaussian.log_det)
             facts["log_evidence"] = float(mode.log_posterior[0] + volume)
+        if tuned is not None:
+            facts["log_evidence"] = float(tuned.evidence[-1])
+            facts |= {"evidence_trace": tuned.evidence, "evidence_change": tuned.change}
         info = {"gradient_norm": float(mode.gradient_norm[0]), "losses": mode.losses, "normal": normal}
         return Draws(
             positions=positions[None],
@@ -123,7 +153,7 @@ class Laplace:
 
     def linearized(self, draws: Draws) -> Gaussian | None:
         """The Gaussian about whose mode predictions may be made linear; None where observations are not Normal."""
-        return Gaussian.from_info(draws.info) if draws.info["normal"] else None
+        return Gaussian.from_info(draws.info, draws.positions.shape[-1]) if draws.info["normal"] else None
 
     # --- what is refused --------------------------------------------------------------------------------------------
 
@@ -134,6 +164,11 @@ class Laplace:
                 "'nuts', 'hmc', 'mh' or 'map'."
             )
             raise bad_value("curvature", "'hessian' for a likelihood that is not Normal", "'ggn'", mend)
+
+    def _check_scales(self, fixed: np.ndarray | None) -> None:
+        if fixed is not None and not fixed.size:
+            mend = "Give the noise or weight_scale a prior, HalfNormal(1.0) say: a number is taken as it is."
+            raise bad_value("hyper", "'posterior' for a model whose scales are all fixed", "'evidence'", mend)
 
     def _check_size(self, problem: Problem, layers: tuple[Tapped, ...]) -> None:
         if self.covariance in ("kron", "last_layer") and not layers:
@@ -160,18 +195,30 @@ class Laplace:
 
     # --- the mode ---------------------------------------------------------------------------------------------------
 
-    def _find_mode(self, problem: Problem, key: jax.Array, context: Context) -> training.Trained:
-        """Adam in the fit's own precision from several prior draws, L-BFGS in float64, the best of the maxima."""
+    def _find_mode(
+        self, problem: Problem, key: jax.Array, context: Context, fixed: np.ndarray | None
+    ) -> training.Trained:
+        """Adam in the fit's own precision from several prior draws, L-BFGS in float64, the best of the maxima.
+
+        Coordinates ``fixed`` stay at the median of these draws.
+        """
         schedule = Schedule(num_steps=self.num_steps, learning_rate=self.learning_rate, batch_size=self.batch_size)
         z, _, key_train = call(prior_positions, (self.num_restarts,), problem, key, watch=context.watch)
-        trained = training.train(problem, z, key_train, schedule, context, "Laplace: mode")
+        task = PLAIN
+        if fixed is not None:
+            start = np.array(z)
+            start[:, fixed] = np.median(start[:, fixed], axis=0)
+            free = np.ones((self.num_restarts, problem.size), bool)
+            free[:, fixed] = False
+            z, task = start, Task(free=jax.device_put(free))
+        trained = training.train(problem, z, key_train, schedule, context, "Laplace: mode", task)
         finite = np.isfinite(trained.log_posterior)
         if not finite.any():
             raise bad_value("learning_rate", "small enough to train", self.learning_rate, "Try a tenth of it.")
         with jax.enable_x64(True):
             start = trained.positions[np.where(finite, np.arange(len(finite)), np.nanargmax(trained.log_posterior))]
             polished = training.polish(
-                curvature.wide(problem), np.asarray(start, np.float64), self.polish_steps, context.watch
+                curvature.wide(problem), np.asarray(start, np.float64), self.polish_steps, context.watch, task
             )
         best = int(np.nanargmax(polished.log_posterior))
         return training.Trained(
@@ -185,11 +232,18 @@ class Laplace:
     # --- the curvature ----------------------------------------------------------------------------------------------
 
     def _approximate(
-        self, problem: Problem, mode: training.Trained, layers: tuple[Tapped, ...], watch: Stopwatch
+        self,
+        problem: Problem,
+        mode: training.Trained,
+        layers: tuple[Tapped, ...],
+        watch: Stopwatch,
+        scales_fixed: bool = False,
     ) -> tuple[Gaussian, dict[str, Any]]:
         z = mode.positions[0]
         facts: dict[str, Any] = {}
         others = _others(problem, layers)
+        rest = np.setdiff1d(np.arange(problem.size), others)
+        free = rest if scales_fixed else np.arange(problem.size)
         blocks: list[Block] = []
 
         def dense(index: np.ndarray) -> None:
@@ -206,15 +260,14 @@ class Laplace:
                 raise self._indefinite(mode, int(np.sum(values <= 0)), len(index), values.min()) from None
 
         if self.covariance == "full":
-            dense(np.arange(problem.size))
+            dense(free)
             if problem.size**2 * problem.num_rows <= MOST_TO_LOOK:
-                facts["negative_eigenvalues"] = _negative_eigenvalues(problem, z, watch)
+                facts["negative_eigenvalues"] = _negative_eigenvalues(problem, z, free, watch)
             return Gaussian(z, tuple(blocks)), facts
         if self.covariance == "kron":
             blocks += self._kronecker(problem, mode, layers, watch)
         elif self.covariance == "diag":
             precision = curvature.diagonal(problem, z, watch)
-            rest = np.setdiff1d(np.arange(problem.size), others)
             if not np.isfinite(precision).all():
                 raise _no_curvature(mode)
             if rest.size and precision[rest].min() <= 0:
@@ -222,7 +275,7 @@ class Laplace:
             blocks.append(Diagonal(rest, precision[rest]))
         else:
             dense(curvature.coordinates(problem, layers[-1]).reshape(-1))
-        if others.size:
+        if others.size and not scales_fixed:
             dense(others)
         return Gaussian(z, tuple(blocks)), facts
 
@@ -261,9 +314,9 @@ class Laplace:
         return bad_value("the curvature at the mode", "positive definite", got, mend)
 
 
-def _negative_eigenvalues(problem: Problem, z: np.ndarray, watch: Stopwatch) -> int:
+def _negative_eigenvalues(problem: Problem, z: np.ndarray, index: np.ndarray, watch: Stopwatch) -> int:
     """Eigenvalues of the exact Hessian below 0, beyond rounding: none where ``z`` is a maximum."""
-    values = np.linalg.eigvalsh(curvature.exact_block(problem, z, np.arange(problem.size), watch))
+    values = np.linalg.eigvalsh(curvature.exact_block(problem, z, index, watch))
     return int(np.sum(values < -1e-9 * np.abs(values).max()))
 
 
