@@ -1,0 +1,200 @@
+"""Laplace at weights already trained, and its prediction at 1,000 rows: the zoo against laplace-torch.
+
+    pip install 'bnn-zoo[bench]'
+    python -m tests.benchmarks.laplace [--rounds 5] [--cores 2] [--hidden 50]
+
+A tanh network on 500 rows of 8 features, with fixed noise and Normal weights. Timed is all that follows training: the
+curvature, its factors, and mean and variance of the network linearised about its weights; the search for them is left
+out on both sides. The zoo is in float64, as always here; laplace-torch has its defaults (curvlinops, all rows in one
+batch), in float32 as PyTorch users have it, and in float64.
+
+The first of two numbers is the first call of a structure in a process, compilation included and imports not; the second
+another, on other targets and weights. Every side runs in a process of its own, on the same cores, sides interleaved.
+"full" here also takes the exact Hessian, to count its negative eigenvalues for the diagnosis; "full, no check" leaves
+that out. Last comes the largest relative difference of a predictive variance from laplace-torch's in float64: the
+rounding of data to float32 in the zoo, but for "kron", where laplace-torch has biases apart from weights
+(`tests/exact/test_laplace_torch.py`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.benchmarks import sides
+from tests.benchmarks.cold import data
+
+SIDES = ("zoo", "laplace-torch float32", "laplace-torch float64")
+STRUCTURES = ("full", "full, no check", "kron", "diag", "last_layer")
+NOISE, PRIOR_SD = 0.3, 0.5
+NEW = np.random.default_rng(1).normal(size=(1000, 8))
+
+Layers = list[tuple[np.ndarray, np.ndarray]]
+
+
+def trained(hidden: tuple[int, ...]) -> Layers:
+    """Weights ``(inputs, width)`` and biases of a network that fits the data."""
+    import bnn_zoo as zoo
+
+    method = zoo.methods.MAP(num_restarts=1, num_steps=2000, polish_steps=0)
+    posterior = zoo.fit(model(hidden), method, data(), standardize=False, progress=False)
+    draws = {name: np.asarray(value, float)[0, 0] for name, value in posterior.draws.items()}
+    return [(draws[f"w_{i}"], draws[f"b_{i}"]) for i in range(len(hidden) + 1)]
+
+
+def model(hidden: tuple[int, ...]) -> Any:
+    """The zoo's model."""
+    import bnn_zoo as zoo
+
+    return zoo.models.MLP(
+        hidden=hidden, activation="tanh", weight_scale=PRIOR_SD, bias_scale=PRIOR_SD, fan_in=False, noise=NOISE
+    )
+
+
+class Zoo:
+    """What `Laplace.run` does after its search, and then `Posterior.predict`."""
+
+    def __init__(self, hidden: tuple[int, ...]) -> None:
+        import jax
+
+        from bnn_zoo.methods.gaussian import laplace
+
+        jax.devices()
+        self.model, self.most_to_look = model(hidden), laplace.MOST_TO_LOOK
+
+    def __call__(self, structure: str, layers: Layers, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """The variance of f at the new rows."""
+        import jax
+
+        import bnn_zoo as zoo
+        from bnn_zoo.engine import curvature, linearized
+        from bnn_zoo.engine.checks import join
+        from bnn_zoo.engine.compiled import Stopwatch
+        from bnn_zoo.engine.training import Trained
+        from bnn_zoo.methods.gaussian import laplace
+
+        laplace.MOST_TO_LOOK = 0 if structure.endswith("no check") else self.most_to_look
+        method = zoo.methods.Laplace(covariance=structure.split(",")[0])
+        problem = join(self.model, x.astype(np.float32), y.astype(np.float32))
+        z = np.empty(problem.size)
+        slots = {slot.name: slot.where for slot in problem.layout.slots}
+        for i, (w, b) in enumerate(layers):
+            z[slots[f"w_{i}"]], z[slots[f"b_{i}"]] = w.reshape(-1), b
+        mode = Trained(z[None], np.zeros(1), np.zeros(1), np.zeros((0, 1)), 0)
+        with jax.enable_x64(True):
+            wide = curvature.wide(problem)
+            gaussian, _ = method._approximate(wide, mode, curvature.layers_of(wide), Stopwatch())
+        return linearized.moments(problem, gaussian, NEW)[1]
+
+
+class Torch:
+    """``Laplace(...).fit(loader)`` and ``la(x)``."""
+
+    def __init__(self, hidden: tuple[int, ...], dtype: str) -> None:
+        import laplace  # noqa: F401
+        import torch
+
+        torch.set_num_threads(sides.cores())
+        torch.set_default_dtype(getattr(torch, dtype))
+        self.hidden = hidden
+
+    def __call__(self, structure: str, layers: Layers, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """The variance of f at the new rows."""
+        import torch
+        from laplace import Laplace
+        from torch import nn
+        from torch.utils.data import DataLoader, TensorDataset
+
+        parts: list[nn.Module] = []
+        for w, b in layers:
+            parts += [nn.Linear(*w.shape), nn.Tanh()]
+            parts[-2].weight.data, parts[-2].bias.data = tensor(w.T), tensor(b)
+        last = structure == "last_layer"
+        la = Laplace(
+            nn.Sequential(*parts[:-1]),
+            "regression",
+            subset_of_weights="last_layer" if last else "all",
+            hessian_structure="full" if last else structure.split(",")[0],
+            sigma_noise=NOISE,
+            prior_precision=PRIOR_SD**-2,
+        )
+        la.fit(DataLoader(TensorDataset(tensor(x), tensor(y[:, None])), batch_size=len(x)))
+        with torch.no_grad():
+            return la(tensor(NEW), pred_type="glm")[1].numpy().reshape(-1)
+
+
+def tensor(a: np.ndarray) -> Any:
+    """In PyTorch's default type."""
+    import torch
+
+    return torch.tensor(np.ascontiguousarray(a), dtype=torch.get_default_dtype())
+
+
+def one(side: str, hidden: tuple[int, ...], folder: Path) -> sides.Run:
+    """Every structure twice in this process, on two tasks."""
+    from bnn_zoo.engine import compiled
+
+    x, y = data()
+    with np.load(folder / "weights.npz") as file:
+        layers = [(file[f"w_{i}"], file[f"b_{i}"]) for i in range(len(hidden) + 1)]
+    others = [(0.9 * w, 1.1 * b) for w, b in layers]
+    run = Zoo(hidden) if side == "zoo" else Torch(hidden, side.split()[1])
+    found: sides.Run = {}
+    for structure in STRUCTURES:
+        if side != "zoo" and structure.endswith("no check"):
+            found |= {f"{structure} {call}": found[f"full {call}"] for call in ("first", "second")}
+            continue
+        compiled.clear()
+        variances: list[np.ndarray] = []
+        for call, weights, targets in (("first", layers, y), ("second", others, -y)):
+            found[f"{structure} {call}"] = sides.timed(
+                lambda w=weights, t=targets, s=structure, to=variances: to.append(run(s, w, x, t))
+            )
+        np.save(folder / f"{side} {structure}.npy", variances[0])
+    return found
+
+
+def main() -> None:
+    """Interleave the sides and print medians and ratios."""
+    sides.need_torch("laplace")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--cores", type=int, default=sides.cores())
+    parser.add_argument("--hidden", type=int, nargs="+", default=[50])
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--side", choices=SIDES)
+    given = parser.parse_args()
+    hidden = tuple(given.hidden)
+    if given.side:
+        print(json.dumps(one(given.side, hidden, given.folder)))
+        return
+    sides.use_cores(given.cores)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        weights = {
+            f"{kind}_{i}": a for i, pair in enumerate(trained(hidden)) for kind, a in zip("wb", pair, strict=True)
+        }
+        np.savez(folder / "weights.npz", **weights)
+        settings = ("--folder", name, "--hidden", *map(str, hidden))
+        found = sides.interleaved("tests.benchmarks.laplace", SIDES, given.rounds, *settings)
+        variances = {path.stem: np.load(path) for path in folder.glob("*.npy")}
+    size = sum(a.size for a in weights.values())
+    print(f"Laplace and prediction at 1,000 rows, p = {size:,}, n = 500; {given.rounds} interleaved rounds")
+    print(f"{given.cores} cores; ratios are to the zoo's, first call and second")
+    print(f"{'':<16}{'zoo':>18}{'torch float32':>18}{'ratios':>14}{'torch float64':>18}{'ratios':>14}{'apart':>9}")
+    for structure in STRUCTURES:
+        calls = [[sides.median(found[side], f"{structure} {call}") for call in ("first", "second")] for side in SIDES]
+        base, line = calls[0], f"{structure:<16}{calls[0][0]:>8.3f}, {calls[0][1]:.3f} s"
+        for first, second in calls[1:]:
+            line += f"{first:>9.3f}, {second:.3f} s{first / base[0]:>6.2f}, {second / base[1]:>6.2f}"
+        wanted = variances[f"{SIDES[2]} {structure.split(',')[0]}"]
+        print(f"{line}{np.max(np.abs(variances[f'zoo {structure}'] / wanted - 1)):>9.0e}")
+
+
+if __name__ == "__main__":
+    main()
