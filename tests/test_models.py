@@ -18,10 +18,11 @@ from numpyro import handlers
 from numpyro.infer import HMC, MCMC, SVI, Predictive, Trace_ELBO
 from numpyro.infer.autoguide import AutoNormal
 from numpyro.infer.inspect import get_model_relations
+from scipy.stats import norm
 
 import bnn_zoo as zoo
 from bnn_zoo.errors import ZooTypeError, ZooValueError
-from bnn_zoo.models import ARDMLP, MLP, HeteroscedasticMLP, Linear, ResidualMLP
+from bnn_zoo.models import ARDMLP, MLP, HeteroscedasticMLP, Linear, Rank1MLP, ResidualMLP
 
 ROWS, COLUMNS = 6, 3
 RNG = np.random.default_rng(0)
@@ -91,6 +92,11 @@ SITES = {
     "heteroscedastic_mlp": (
         HeteroscedasticMLP(hidden=(5,)),
         {"w_0": (3, 5), "b_0": (5,), "w_1": (5, 2), "b_1": (2,), "y": (6,)},
+    ),
+    "rank1_mlp": (
+        Rank1MLP(hidden=(5,)),
+        {"w_0": (3, 5), "r_0": (3,), "s_0": (5,), "b_0": (5,), "w_1": (5, 1), "r_1": (5,), "s_1": (1,), "b_1": (1,)}
+        | {"noise": (), "y": (6,)},
     ),
     "residual_mlp": (
         ResidualMLP(hidden=(4, 4)),
@@ -205,6 +211,36 @@ def test_mlp_by_hand(name):
     np.testing.assert_allclose(scale, 0.3, rtol=FLOAT32)
 
 
+def test_rank1_mlp_by_hand():
+    """Factors of inputs and outputs swapped, or put on the bias too."""
+    model = Rank1MLP(hidden=(5,), activation="tanh", noise=0.3)
+    v = given(model)
+    v |= {
+        name: np.arange(1, k + 1, dtype=np.float32) / 2 for name, k in {"r_0": 3, "s_0": 5, "r_1": 5, "s_1": 1}.items()
+    }
+    h = np.tanh(np.asarray(X) @ (v["w_0"] * np.outer(v["r_0"], v["s_0"])) + v["b_0"])
+    truth = h @ (v["w_1"] * np.outer(v["r_1"], v["s_1"])) + v["b_1"]
+    np.testing.assert_allclose(observed(model, **v)[0], truth[:, 0], rtol=FLOAT32, atol=FLOAT32)
+    draws = draws_of(Rank1MLP(hidden=(5,), rank1_scale=0.3), 4000)
+    for name in ("r_0", "s_0", "r_1", "s_1"):
+        assert_sd(draws[name] - 1, 0.3)
+
+
+def test_a_scale_mixture_is_wide_or_narrow():
+    """Share and scales, of weights divided by the root of the inputs, against the mixture's moments.
+
+    The share of draws within 3 narrow sds is that of both Normals; the variance is the mean of theirs.
+    """
+    prior = zoo.priors.ScaleMixture(share=0.3, wide=1.0, narrow=0.05)
+    draws = draws_of(MLP(hidden=(8, 2), prior=prior), 4000)
+    for name, inputs in {"w_0": COLUMNS, "w_1": 8, "b_1": 1}.items():
+        w = draws[name].ravel() * np.sqrt(inputs)
+        near = 0.3 * (2 * norm.cdf(0.15) - 1) + 0.7 * (2 * norm.cdf(3) - 1)
+        assert abs(np.mean(np.abs(w) < 0.15) - near) < NUM_ERRORS * np.sqrt(near * (1 - near) / w.size)
+        second, fourth = 0.3 + 0.7 * 0.05**2, 3 * (0.3 + 0.7 * 0.05**4)
+        assert abs(np.mean(w**2) - second) < NUM_ERRORS * np.sqrt((fourth - second**2) / w.size)
+
+
 def test_residual_mlp_by_hand():
     """A block that replaces the stream, √K forgotten or K in its place, an activation on the stream."""
     model = ResidualMLP(hidden=(4, 4, 4), activation="tanh", noise=0.3)
@@ -242,6 +278,8 @@ def test_equal_models_are_equal_with_distributions_made_anew():
         Linear,
         ResidualMLP,
         HeteroscedasticMLP,
+        Rank1MLP,
+        lambda: MLP(prior=zoo.priors.ScaleMixture(narrow=0.02)),
     ):
         assert make() == make() and hash(make()) == hash(make())
 
@@ -256,6 +294,10 @@ def test_different_models_are_not_equal():
         MLP(weight_scale=2.0),
         MLP(bias_scale=1.0),
         MLP(noise=1.0),
+        MLP(prior=zoo.priors.ScaleMixture()),
+        MLP(prior=zoo.priors.ScaleMixture(share=0.4)),
+        Rank1MLP(),
+        Rank1MLP(rank1_scale=0.2),
         MLP(noise=dist.HalfNormal(2.0)),
         MLP(noise=dist.HalfCauchy(1.0)),
         MLP(noise=dist.Uniform(0.0, 1.0)),
@@ -280,7 +322,7 @@ def test_repr_shows_every_setting():
     shown = repr(MLP(hidden=(5, 4), noise=dist.HalfNormal(0.5)))
     assert shown == (
         "MLP(hidden=(5, 4), activation='relu', weight_scale=1.0, bias_scale=None, fan_in=True, "
-        "noise=HalfNormal(scale=0.5))"
+        "noise=HalfNormal(scale=0.5), prior=None)"
     )
     assert repr(Linear(noise=dist.LogNormal(0.5, 2.0))).endswith("noise=LogNormal(loc=0.5, scale=2.0))")
     assert " object at 0x" not in repr(ARDMLP())
@@ -298,6 +340,7 @@ SMALL = {
     "linear": Linear(),
     "mlp": MLP(hidden=(3,), weight_scale=dist.HalfNormal(1.0)),
     "heteroscedastic_mlp": HeteroscedasticMLP(hidden=(3,)),
+    "rank1_mlp": Rank1MLP(hidden=(3,)),
     "residual_mlp": ResidualMLP(hidden=(3, 3)),
     "ard_mlp": ARDMLP(hidden=(3,)),
 }
@@ -367,6 +410,11 @@ REFUSED = [
     (lambda: Linear(noise=-1.0), ZooValueError, "noise should be positive and finite"),
     (lambda: HeteroscedasticMLP(hidden=3), ZooTypeError, "hidden should be a tuple of widths; got 3."),
     (lambda: ResidualMLP(hidden=(50, 40)), ZooValueError, "one or more equal widths; got (50, 40)."),
+    (lambda: MLP(prior=zoo.priors.ScaleMixture), ZooTypeError, "prior=zoo.priors.ScaleMixture(), say."),
+    (lambda: MLP(prior=zoo.priors.ScaleMixture(), weight_scale=2.0), ZooValueError, "Set scales in the prior."),
+    (lambda: zoo.priors.ScaleMixture(share=1.5), ZooValueError, "0.5 is usual."),
+    (lambda: zoo.priors.ScaleMixture(narrow=2.0), ZooValueError, "below wide=1.0; got 2.0. Swap them."),
+    (lambda: Rank1MLP(rank1_scale=0.0), ZooValueError, "0.1 is the paper's."),
     (lambda: ResidualMLP(hidden=()), ZooValueError, "one or more equal widths; got ()."),
     (lambda: ARDMLP(relevance=1.0), ZooTypeError, "A fixed scale is an MLP's."),
     (lambda: ARDMLP(relevance=dist.Normal(0.0, 1.0)), ZooValueError, "relevance should be a prior on positive numbers"),

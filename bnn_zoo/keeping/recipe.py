@@ -19,6 +19,7 @@ from numpyro.distributions import Distribution
 
 from bnn_zoo import methods, models
 from bnn_zoo.engine.identity import fingerprint
+from bnn_zoo.models.parts.weight_priors import ScaleMixture
 
 MOST_ITEMS = 256
 MOST_NUMBERS = 100_000
@@ -105,9 +106,9 @@ def written(value: Any) -> Any:
 
 
 def _known() -> dict[str, type]:
-    """Return classes by name. Whatever has a line in a registry can be written."""
+    """Return classes by name. Whatever has a line in a registry can be written, and the priors of weights."""
     entries = (*models.registry.entries, *methods.registry.entries)
-    return {entry.make.__name__: entry.make for entry in entries}
+    return {entry.make.__name__: entry.make for entry in entries} | {"ScaleMixture": ScaleMixture}
 
 
 def _short(values: Any, most: int) -> list[Any]:

@@ -8,19 +8,21 @@ from bnn_zoo.models.ard import ARDMLP
 from bnn_zoo.models.heteroscedastic import HeteroscedasticMLP
 from bnn_zoo.models.linear import Linear
 from bnn_zoo.models.mlp import MLP
+from bnn_zoo.models.rank1 import Rank1MLP
 from bnn_zoo.models.residual import ResidualMLP
 from bnn_zoo.registry import Entry, Registry
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["ARDMLP", "MLP", "HeteroscedasticMLP", "Linear", "ResidualMLP", "registry", "table"]
+__all__ = ["ARDMLP", "MLP", "HeteroscedasticMLP", "Linear", "Rank1MLP", "ResidualMLP", "registry", "table"]
 
 # fmt: off
 registry = Registry("model", (
     Entry("linear", Linear, "f(x) = x·w + b: the closed-form reference", "Bishop 2006, section 3.3", "any inputs"),
     Entry("mlp", MLP, "K hidden layers, iid Normal weights, constant noise", "Neal 1996", "any inputs"),
     Entry("heteroscedastic_mlp", HeteroscedasticMLP, "a network for mean and log variance", "Nix 1994", "any inputs"),
+    Entry("rank1_mlp", Rank1MLP, "weights w ∘ (r sᵀ), a random factor a unit", "Dusenberry 2020", "any inputs"),
     Entry("residual_mlp", ResidualMLP, "blocks that add to a stream", "He 2016; Hayou 2021", "equal widths"),
     Entry("ard_mlp", ARDMLP, "a scale for each input: which inputs matter", "MacKay 1994", "two inputs or more"),
 ))

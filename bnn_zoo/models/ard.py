@@ -9,6 +9,7 @@ import jax
 import numpyro
 from numpyro import distributions as dist
 
+from bnn_zoo.engine.architecture import Architecture
 from bnn_zoo.engine.identity import settings
 from bnn_zoo.errors import bad_type
 from bnn_zoo.models.parts.hyper import Scale, check_scale, default_noise
@@ -57,6 +58,10 @@ class ARDMLP:
         if not isinstance(self.relevance, dist.Distribution):
             raise bad_type("relevance", "a NumPyro distribution", repr(self.relevance), "A fixed scale is an MLP's.")
         check_scale("relevance", self.relevance)
+
+    @property
+    def architecture(self) -> Architecture:
+        return Architecture(self.activation)
 
     def __call__(self, x: jax.Array, y: jax.Array | None = None) -> jax.Array:
         """NumPyro program: inputs ``(n, d)``, targets ``(n,)`` or None for a prior predictive draw."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import jax
 
+from bnn_zoo.engine.architecture import Architecture
 from bnn_zoo.engine.identity import settings
 from bnn_zoo.models.parts.hyper import Scale
 from bnn_zoo.models.parts.likelihoods import heteroscedastic
 from bnn_zoo.models.parts.network import check_dense, feed_forward
+from bnn_zoo.models.parts.weight_priors import WeightPrior
 
 
 @settings
@@ -18,7 +20,7 @@ class HeteroscedasticMLP:
 
     Parameters
     ----------
-    hidden, activation, weight_scale, bias_scale, fan_in
+    hidden, activation, weight_scale, bias_scale, fan_in, prior
         As in `MLP`. There is no ``noise``: the network gives it.
 
     Notes
@@ -36,9 +38,14 @@ class HeteroscedasticMLP:
     weight_scale: Scale = 1.0
     bias_scale: Scale | None = None
     fan_in: bool = True
+    prior: WeightPrior | None = None
 
     def __post_init__(self) -> None:
         check_dense(self)
+
+    @property
+    def architecture(self) -> Architecture:
+        return Architecture(self.activation, log_variance=True)
 
     def __call__(self, x: jax.Array, y: jax.Array | None = None) -> jax.Array:
         """NumPyro program: inputs ``(n, d)``, targets ``(n,)`` or None for a prior predictive draw."""

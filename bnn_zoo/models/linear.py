@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import jax
 
+from bnn_zoo.engine.architecture import Architecture
 from bnn_zoo.engine.identity import settings
 from bnn_zoo.models.parts.hyper import Scale, check_scale, default_noise
 from bnn_zoo.models.parts.layers import dense
@@ -47,6 +48,10 @@ class Linear:
     def __post_init__(self) -> None:
         check_scales(self.weight_scale, self.bias_scale)
         check_scale("noise", self.noise)
+
+    @property
+    def architecture(self) -> Architecture:
+        return Architecture("identity")
 
     def __call__(self, x: jax.Array, y: jax.Array | None = None) -> jax.Array:
         """NumPyro program: inputs ``(n, d)``, targets ``(n,)`` or None for a prior predictive draw."""

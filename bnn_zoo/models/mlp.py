@@ -7,10 +7,12 @@ from typing import ClassVar
 
 import jax
 
+from bnn_zoo.engine.architecture import Architecture
 from bnn_zoo.engine.identity import settings
 from bnn_zoo.models.parts.hyper import Scale, check_scale, default_noise
 from bnn_zoo.models.parts.likelihoods import gaussian
 from bnn_zoo.models.parts.network import check_dense, feed_forward
+from bnn_zoo.models.parts.weight_priors import WeightPrior
 
 
 @settings
@@ -36,6 +38,8 @@ class MLP:
         whatever the width.
     noise : float or Distribution
         Standard deviation σ_n of an observation, fixed, or its prior (site ``noise``).
+    prior : object or None
+        An object of `bnn_zoo.priors` that draws weights and biases, in place of the two scales.
 
     Notes
     -----
@@ -53,12 +57,17 @@ class MLP:
     bias_scale: Scale | None = None
     fan_in: bool = True
     noise: Scale = field(default_factory=default_noise)
+    prior: WeightPrior | None = None
 
     sites_in_target_units: ClassVar[tuple[str, ...]] = ("noise",)
 
     def __post_init__(self) -> None:
         check_dense(self)
         check_scale("noise", self.noise)
+
+    @property
+    def architecture(self) -> Architecture:
+        return Architecture(self.activation)
 
     def __call__(self, x: jax.Array, y: jax.Array | None = None) -> jax.Array:
         """NumPyro program: inputs ``(n, d)``, targets ``(n,)`` or None for a prior predictive draw."""

@@ -7,12 +7,14 @@ from typing import ClassVar
 
 import jax
 
+from bnn_zoo.engine.architecture import Architecture
 from bnn_zoo.engine.identity import settings
 from bnn_zoo.errors import bad_value
 from bnn_zoo.models.parts.hyper import Scale, check_scale, default_noise
 from bnn_zoo.models.parts.layers import ACTIVATIONS, dense
 from bnn_zoo.models.parts.likelihoods import gaussian
 from bnn_zoo.models.parts.network import check_dense, draw_scales
+from bnn_zoo.models.parts.weight_priors import WeightPrior
 
 
 @settings
@@ -27,7 +29,7 @@ class ResidualMLP:
     ----------
     hidden : tuple of int
         Widths of the ``K`` blocks, all equal.
-    activation, weight_scale, bias_scale, fan_in, noise
+    activation, weight_scale, bias_scale, fan_in, noise, prior
         As in `MLP`.
 
     References
@@ -41,6 +43,7 @@ class ResidualMLP:
     bias_scale: Scale | None = None
     fan_in: bool = True
     noise: Scale = field(default_factory=default_noise)
+    prior: WeightPrior | None = None
 
     sites_in_target_units: ClassVar[tuple[str, ...]] = ("noise",)
 
@@ -50,13 +53,18 @@ class ResidualMLP:
         if len(set(self.hidden)) != 1:
             raise bad_value("hidden", "one or more equal widths", repr(self.hidden), "Write hidden=(50, 50).")
 
+    @property
+    def architecture(self) -> Architecture:
+        return Architecture(self.activation, residual=True)
+
     def __call__(self, x: jax.Array, y: jax.Array | None = None) -> jax.Array:
         """NumPyro program: inputs ``(n, d)``, targets ``(n,)`` or None for a prior predictive draw."""
         weight_scale, bias_scale = draw_scales(self.weight_scale, self.bias_scale)
         blocks, activation = len(self.hidden), ACTIVATIONS[self.activation]
 
         def layer(index: int, h: jax.Array, width: int) -> jax.Array:
-            return dense(index, h, width, weight_scale=weight_scale, bias_scale=bias_scale, fan_in=self.fan_in)
+            scales = {"weight_scale": weight_scale, "bias_scale": bias_scale}
+            return dense(index, h, width, **scales, fan_in=self.fan_in, prior=self.prior)
 
         h = layer(0, x, self.hidden[0])
         for i, width in enumerate(self.hidden, start=1):

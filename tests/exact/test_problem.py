@@ -137,6 +137,8 @@ ZOO = {
         hidden=(3,), activation="tanh", weight_scale=dist.HalfNormal(1.0), bias_scale=dist.LogNormal(0.0, 0.5)
     ),
     "heteroscedastic_mlp": zoo.models.HeteroscedasticMLP(hidden=(3,), activation="tanh"),
+    "rank1_mlp": zoo.models.Rank1MLP(hidden=(3,), activation="tanh"),
+    "scale mixture": zoo.models.MLP(hidden=(3,), activation="tanh", prior=zoo.priors.ScaleMixture(narrow=0.1)),
     "residual_mlp": zoo.models.ResidualMLP(hidden=(3, 3), activation="tanh"),
     "ard_mlp": zoo.models.ARDMLP(hidden=(3,), activation="tanh"),
 }

@@ -9,6 +9,7 @@ import jax
 from bnn_zoo.errors import check_choice
 from bnn_zoo.models.parts.hyper import Scale, check_scale, check_widths, hyper
 from bnn_zoo.models.parts.layers import ACTIVATIONS, dense
+from bnn_zoo.models.parts.weight_priors import WeightPrior, check_prior
 
 
 class DenseSettings(Protocol):
@@ -26,11 +27,17 @@ class DenseSettings(Protocol):
     def fan_in(self) -> bool: ...
 
 
+def prior_of(model: object) -> WeightPrior | None:
+    """Return what draws the weights in place of Normals, if anything does."""
+    return getattr(model, "prior", None)
+
+
 def check_dense(model: DenseSettings) -> None:
     """Raise unless widths, activation and scales can be used."""
     check_widths(model.hidden)
     check_choice("activation", model.activation, ACTIVATIONS)
     check_scales(model.weight_scale, model.bias_scale)
+    check_prior(prior_of(model), model.weight_scale, model.bias_scale)
 
 
 def check_scales(weight_scale: Scale, bias_scale: Scale | None) -> None:
@@ -54,7 +61,8 @@ def feed_forward(model: DenseSettings, x: jax.Array, outputs: int, input_scale: 
     h = x
     for i, width in enumerate((*model.hidden, outputs)):
         scale = weight_scale * input_scale if i == 0 else weight_scale
-        h = dense(i, h, width, weight_scale=scale, bias_scale=bias_scale, fan_in=model.fan_in)
+        own = prior_of(model)
+        h = dense(i, h, width, weight_scale=scale, bias_scale=bias_scale, fan_in=model.fan_in, prior=own)
         if i < len(model.hidden):
             h = ACTIVATIONS[model.activation](h)
     return h
