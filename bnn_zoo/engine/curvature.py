@@ -38,7 +38,11 @@ def wide(problem: Problem) -> Problem:
 def is_normal(problem: Problem) -> bool:
     """Whether the model observes a Normal."""
     z = jax.ShapeDtypeStruct((problem.size,), problem.x.dtype)
-    return jax.eval_shape(problem.likelihood, z, problem.x[:1]).is_normal
+    return jax.eval_shape(problem.likelihood, z, _one_row(problem)).is_normal
+
+
+def _one_row(problem: Problem) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((1, problem.x.shape[1]), problem.x.dtype)
 
 
 def block_rows(columns: int, num_rows: int) -> int:
@@ -71,7 +75,11 @@ def _trace_layers(problem: Problem) -> tuple[Tapped, ...]:
         return layer.output
 
     with listening(hear):
-        jax.eval_shape(problem.likelihood, jax.ShapeDtypeStruct((problem.size,), problem.x.dtype), problem.x[:1])
+        jax.eval_shape(
+            problem.likelihood,
+            jax.ShapeDtypeStruct((problem.size,), problem.x.dtype),
+            jax.ShapeDtypeStruct((1, problem.x.shape[1]), problem.x.dtype),
+        )
     return tuple(found)
 
 
