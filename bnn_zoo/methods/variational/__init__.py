@@ -1,0 +1,1 @@
+"""Approximations of a chosen form, fitted by optimisation."""
