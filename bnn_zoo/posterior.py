@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from bnn_zoo.datasets import Dataset
-from bnn_zoo.engine import predictive
+from bnn_zoo.engine import moments, predictive
 from bnn_zoo.engine.context import PROGRESS, Context
 from bnn_zoo.engine.density import Problem
 from bnn_zoo.engine.draws import Draws, Kind
@@ -18,7 +18,7 @@ from bnn_zoo.engine.gaussian import Gaussian
 from bnn_zoo.engine.scaling import Scaling
 from bnn_zoo.errors import bad_value, check_choice, check_count
 from bnn_zoo.inputs import as_inputs, as_targets
-from bnn_zoo.prediction import Prediction, Source, choose_kind, linearized_at
+from bnn_zoo.prediction import Prediction, Source, choose_kind, linearized_at, propagated_at
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -159,8 +159,10 @@ class Posterior:
             Inputs ``(n, d)``; a pandas frame is matched by column name.
         kind : str or None
             ``"monte_carlo"``: the mixture over all draws. ``"plug_in"``: the one network of a point fit.
-            ``"linearized"``: the network made linear about its mode, in closed form (Laplace). ``None``: ``"plug_in"``
-            for a point fit, ``"linearized"`` where the method has it, ``"monte_carlo"`` for all others.
+            ``"linearized"``: the network made linear about its mode, in closed form (Laplace). ``"moments"``: mean and
+            covariance sent through the layers, without sampling (deterministic VI, and other Gaussians of independent
+            layers). ``None``: ``"plug_in"`` for a point fit, ``"linearized"`` for Laplace, ``"moments"`` for
+            deterministic VI, ``"monte_carlo"`` for all others.
 
         Raises
         ------
@@ -170,7 +172,10 @@ class Posterior:
         kind, inputs = self._prediction_kind(kind), self._model_inputs(x)
         if kind == "linearized" and self._linearized is not None:
             return linearized_at(self.problem, self._linearized, self._flat, inputs, self.scaling)
-        return Source(self.problem, self._flat, inputs, self.scaling, self.x64).predict(kind)
+        network = Source(self.problem, self._flat, inputs, self.scaling, self.x64)
+        if kind == "moments" and self._moments is not None:
+            return propagated_at(network, self._moments, getattr(self.method, "full_covariance", True))
+        return network.predict(kind)
 
     @property
     def log_evidence(self) -> float:
@@ -286,6 +291,13 @@ class Posterior:
         offered = getattr(self.method, "linearized", None)
         return None if offered is None else offered(self.result)
 
+    @cached_property
+    def _moments(self) -> Gaussian | None:
+        """The Gaussian whose moments may be sent through the network, of a method that offers one."""
+        offered = getattr(self.method, "moments", None)
+        found = None if offered is None else offered(self.result)
+        return found if found is not None and moments.has_moments(self.problem, found) else None
+
     @property
     def _flat(self) -> np.ndarray:
         return self.result.positions.reshape(-1, self.problem.size)
@@ -296,4 +308,7 @@ class Posterior:
     def _prediction_kind(self, kind: str | None) -> str:
         point = self.kind == "members" and self._flat.shape[0] == 1
         own = ["linearized"] * (self._linearized is not None) + ["plug_in" if point else "monte_carlo"]
-        return choose_kind(kind, own, self.method_name)
+        own += ["moments"] * (self._moments is not None)
+        best = getattr(self.method, "best_kind", own[0])
+        # The first is what None takes.
+        return choose_kind(kind, sorted(own, key=lambda one: one != best), self.method_name)

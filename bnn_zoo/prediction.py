@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from numpyro.distributions import Normal
 
-from bnn_zoo.engine import linearized, mixture, predictive
+from bnn_zoo.engine import linearized, mixture, moments, predictive
 from bnn_zoo.engine.compiled import call
 from bnn_zoo.engine.density import Problem
 from bnn_zoo.engine.gaussian import Gaussian
@@ -24,7 +24,7 @@ REASONS = {
     "monte_carlo": "A point fit has one network; use kind='plug_in'.",
     "plug_in": "There is no one best network among draws; fit with method 'map' for a point prediction.",
     "linearized": "Only a Laplace approximation of a Normal likelihood has it.",
-    "moments": "Only deterministic variational inference has it.",
+    "moments": "Only a Gaussian of independent layers has it, of a dense network whose scales are fixed; try 'dvi'.",
 }
 
 
@@ -32,7 +32,7 @@ REASONS = {
 class Prediction:
     """Predictive distribution at ``n`` inputs: an equal mixture, over draws, of the model's observation distribution.
 
-    Where the network was made linear about a mode, the mixture has one component, a Normal.
+    Where the network was made linear about a mode, or moments were sent through it, there is one component, a Normal.
 
     Moments are computed at once, in one compiled loop in bounded memory. Quantiles, densities and scores are exact for
     the mixture, not sampled, and computed a block of rows at a time when asked for.
@@ -48,14 +48,15 @@ class Prediction:
     aleatoric_std : ndarray
         ``(n,)``: root of the mean noise variance, what more data would not shrink.
     kind : str
-        How it was made: ``"monte_carlo"`` over draws, ``"plug_in"`` at one network, or ``"linearized"`` about one.
+        How it was made: ``"monte_carlo"`` over draws, ``"plug_in"`` at one network, ``"linearized"`` about one, or by
+        ``"moments"`` sent through it.
     """
 
     mean: np.ndarray
     epistemic_std: np.ndarray
     aleatoric_std: np.ndarray
     kind: str
-    _source: Source | Linearized = field(repr=False)
+    _source: Source | Linearized | Propagated = field(repr=False)
 
     @property
     def std(self) -> np.ndarray:
@@ -210,16 +211,7 @@ class Linearized:
 
     def blocks(self) -> Iterator[tuple[slice, Likelihood]]:
         """Slices of rows and their one component ``(1, rows)``, the last block padded."""
-        rows = predictive.block_rows(1, len(self.x))
-        for begin in range(0, len(self.x), rows):
-            where = slice(begin, min(begin + rows, len(self.x)))
-            spare = (0, rows - (where.stop - begin))
-            std = np.hypot(np.sqrt(self.variance[where]), self.noise[where])
-            parameters: dict = {
-                "loc": np.pad(self.mean[where], spare)[None],
-                "scale": np.pad(std, spare, constant_values=1.0)[None],
-            }
-            yield where, Likelihood(parameters, Normal)
+        return _one_normal(self.mean, np.hypot(np.sqrt(self.variance), self.noise))
 
     def sample(self, num: int, seed: int, rows: int) -> np.ndarray:
         """``(num, rows)`` observations in the user's units: joint functions f(x; m) + J (z − m), and noise."""
@@ -241,6 +233,55 @@ def linearized_at(
         kind="linearized",
         _source=Linearized(problem, gaussian.mode, positions, x, scaling, mean, variance, noise),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class Propagated:
+    """One Normal a row, of moments that were sent through the network; joint draws are those of the ``network``."""
+
+    network: Source
+    mean: np.ndarray
+    std: np.ndarray
+    num_draws: int = 1
+    is_normal: bool = True
+
+    @property
+    def scaling(self) -> Scaling:
+        """To the user's units."""
+        return self.network.scaling
+
+    def blocks(self) -> Iterator[tuple[slice, Likelihood]]:
+        """Slices of rows and their one component ``(1, rows)``, the last block padded."""
+        return _one_normal(self.mean, self.std)
+
+    def sample(self, num: int, seed: int, rows: int) -> np.ndarray:
+        """``(num, rows)`` observations in the user's units, one network a row."""
+        return self.network.sample(num, seed, rows)
+
+
+def propagated_at(network: Source, gaussian: Gaussian, full: bool) -> Prediction:
+    """Return the prediction by moments of a Gaussian over the weights, sent through the network layer by layer."""
+    mean, variance, noise = moments.predict(network.problem, gaussian, network.x, full)
+    scale = network.scaling.y_scale
+    return Prediction(
+        mean=network.scaling.from_model(mean),
+        epistemic_std=np.sqrt(variance) * scale,
+        aleatoric_std=np.sqrt(noise) * scale,
+        kind="moments",
+        _source=Propagated(network, mean, np.sqrt(variance + noise)),
+    )
+
+
+def _one_normal(mean: np.ndarray, std: np.ndarray) -> Iterator[tuple[slice, Likelihood]]:
+    rows = predictive.block_rows(1, len(mean))
+    for begin in range(0, len(mean), rows):
+        where = slice(begin, min(begin + rows, len(mean)))
+        spare = (0, rows - (where.stop - begin))
+        parameters: dict = {
+            "loc": np.pad(mean[where], spare)[None],
+            "scale": np.pad(std[where], spare, constant_values=1.0)[None],
+        }
+        yield where, Likelihood(parameters, Normal)
 
 
 def choose_kind(kind: str | None, own: list[str], method_name: str) -> str:

@@ -215,7 +215,8 @@ def _rebuild(contents: sealed.Contents, shown: str, model: Any, method: Any) -> 
     )
     with jax.enable_x64(x64):
         # Asked for here, so that a covariance that cannot be is found on loading and not at the first prediction.
-        if posterior._linearized is not None and not curvature.is_normal(problem):
+        linearized, _ = posterior._linearized, posterior._moments
+        if linearized is not None and not curvature.is_normal(problem):
             raise ValueError("a linearised network whose likelihood is not Normal")
     return posterior
 
