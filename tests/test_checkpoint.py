@@ -23,6 +23,10 @@ METHODS = {
     "bootstrap": zoo.methods.DeepEnsemble(num_steps=300, num_members=2, batch_size=7, polish_steps=3, bootstrap=True),
     "anchored": zoo.methods.DeepEnsemble(num_steps=300, num_members=2, batch_size=7, polish_steps=3, anchored=True),
     "multiswag": zoo.methods.MultiSWAG(warm_steps=300, num_steps=300, num_modes=2, rank=3, num_samples=6),
+    "vi": zoo.methods.VI(guide="rank1", components=2, num_steps=300, num_restarts=2, batch_size=7, num_samples=6),
+    "dvi": zoo.methods.DeterministicVI(num_steps=300, num_restarts=2, batch_size=7, polish_steps=3, num_samples=6),
+    "dropout": zoo.methods.MCDropout(num_steps=300, batch_size=7, concrete=True, num_samples=6),
+    "svgd": zoo.methods.SVGD(num_members=3, num_steps=300, batch_size=7),
 }
 
 

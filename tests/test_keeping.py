@@ -31,11 +31,23 @@ METHODS = {
     "swag": zoo.methods.SWAG(warm_steps=20, num_steps=30, rank=3, num_samples=6),
     "multiswag": zoo.methods.MultiSWAG(warm_steps=20, num_steps=30, num_modes=2, rank=3, num_samples=6),
     "laplace": zoo.methods.Laplace(covariance="kron", num_samples=6, num_steps=20, num_restarts=2),
+    "mean_field": zoo.methods.VI(guide="mean_field", estimator="local", num_samples=6, num_steps=20),
+    "spherical": zoo.methods.VI(guide="spherical", num_samples=6, num_steps=20),
+    "layerwise": zoo.methods.VI(guide="layerwise", num_samples=6, num_steps=20),
+    "low_rank": zoo.methods.VI(guide="low_rank", rank=2, num_samples=6, num_steps=20),
+    "full_rank": zoo.methods.VI(guide="full_rank", num_samples=6, num_steps=20),
+    "rank1": zoo.methods.VI(guide="rank1", components=2, num_samples=6, num_steps=20),
+    "iaf": zoo.methods.VI(guide="iaf", num_samples=6, num_steps=20),
+    "bnaf": zoo.methods.VI(guide="bnaf", num_samples=6, num_steps=20),
+    "dvi": zoo.methods.DeterministicVI(full_covariance=False, num_samples=6, num_steps=20, num_restarts=2),
+    "mc_dropout": zoo.methods.MCDropout(concrete=True, num_samples=6, num_steps=20),
+    "svgd": zoo.methods.SVGD(num_members=3, num_steps=20),
 }
 MODELS = {
     "linear": zoo.models.Linear(weight_scale=dist.HalfNormal(2.0), noise=0.3),
     "mlp": zoo.models.MLP(hidden=(3, 2), activation="tanh", bias_scale=0.5, noise=dist.LogNormal(-1.0, 0.5)),
     "heteroscedastic_mlp": zoo.models.HeteroscedasticMLP(hidden=(3,)),
+    "rank1_mlp": zoo.models.Rank1MLP(hidden=(3,), rank1_scale=0.2),
     "residual_mlp": zoo.models.ResidualMLP(hidden=(3, 3), fan_in=False),
     "ard_mlp": zoo.models.ARDMLP(hidden=(3,)),
 }

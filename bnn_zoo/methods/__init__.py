@@ -11,6 +11,10 @@ from bnn_zoo.methods.gaussian.laplace import Laplace
 from bnn_zoo.methods.mcmc.hmc import HMC
 from bnn_zoo.methods.mcmc.metropolis import MetropolisHastings
 from bnn_zoo.methods.mcmc.nuts import NUTS
+from bnn_zoo.methods.variational.deterministic import DeterministicVI
+from bnn_zoo.methods.variational.dropout import MCDropout
+from bnn_zoo.methods.variational.svgd import SVGD
+from bnn_zoo.methods.variational.vi import VI
 from bnn_zoo.registry import Entry, Registry
 
 if TYPE_CHECKING:
@@ -20,10 +24,14 @@ __all__ = [
     "HMC",
     "MAP",
     "NUTS",
+    "SVGD",
     "SWA",
     "SWAG",
+    "VI",
     "DeepEnsemble",
+    "DeterministicVI",
     "Laplace",
+    "MCDropout",
     "MetropolisHastings",
     "MultiSWAG",
     "registry",
@@ -46,6 +54,26 @@ registry = Registry("method", (
           "any model"),
     Entry("laplace", Laplace, "a Gaussian at the most probable network", "MacKay 1992; Ritter 2018; Daxberger 2021",
           "a Normal likelihood; dense layers for kron and last_layer"),
+    Entry("spherical", VI, "the nearest Normal with one sd for all weights", "Graves 2011", "any model",
+          (("guide", "spherical"),)),
+    Entry("mean_field", VI, "the nearest Normal with independent weights: Bayes by backprop", "Blundell 2015",
+          "any model", (("guide", "mean_field"),)),
+    Entry("layerwise", VI, "the nearest Normal with independent layers", "Sun 2017", "any model",
+          (("guide", "layerwise"),)),
+    Entry("low_rank", VI, "the nearest Normal of low rank plus a diagonal", "Ong 2018", "any model",
+          (("guide", "low_rank"),)),
+    Entry("full_rank", VI, "the nearest Normal", "Kucukelbir 2017", "any model", (("guide", "full_rank"),)),
+    Entry("rank1", VI, "points times random factors of inputs and outputs", "Dusenberry 2020", "dense layers",
+          (("guide", "rank1"),)),
+    Entry("iaf", VI, "the nearest inverse autoregressive flow", "Kingma 2016", "a small model", (("guide", "iaf"),)),
+    Entry("bnaf", VI, "the nearest block neural autoregressive flow", "De Cao 2019", "a small model",
+          (("guide", "bnaf"),)),
+    Entry("dvi", DeterministicVI, "independent Normals, fitted by moments without sampling", "Wu 2019",
+          "a zoo model of dense layers"),
+    Entry("mc_dropout", MCDropout, "one network whose units are switched off at random", "Gal & Ghahramani 2016",
+          "dense layers"),
+    Entry("svgd", SVGD, "particles that follow the posterior's gradient and push each other apart", "Liu & Wang 2016",
+          "any model"),
 ))
 # fmt: on
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Literal
 
+import jax
 import numpy as np
 import pandas as pd
 
@@ -25,6 +26,9 @@ RHAT = (1.01, 1.05)  # Vehtari (2021) ask for 1.01; beyond 1.05 chains plainly d
 ESS_PER_CHAIN = (100, 25)  # Vehtari (2021): 100 a chain, for the diagnostics themselves to be trusted
 EBFMI = (0.3, 0.2)  # Betancourt (2016)
 MCSE = (0.1, 0.25)  # Monte Carlo error of the mean of f(x), as a share of its posterior sd
+PARETO_K = 0.7  # Vehtari (2024)
+SIGNAL = (1.3, 1.3)  # noise alone gives 1, give or take 1 / √(2 k) over k directions
+RISE = 1.0  # nats by which a bound may still rise and be taken to have settled
 SPREAD = (0.25, 1.0)  # relative error of an sd of f(x) over independent networks: 9 of them give 0.25
 
 
@@ -332,6 +336,12 @@ def ebfmi(energy: np.ndarray) -> np.ndarray:
 
 def _judge_members(posterior: Posterior) -> list[Check]:
     checks, info = [_spread(posterior)], posterior.result.info
+    if "log_q" in posterior.stats:
+        checks.append(_importance(posterior))
+    if "elbo" in info:
+        checks.append(_bound(posterior))
+    if "gradient_sd" in info:
+        checks.append(_slope(info))
     if "gradient_norm" in info:
         norm, scale = float(info["gradient_norm"]), float(np.sqrt(posterior.problem.size))
         said = f"The gradient of the log posterior has norm {norm:.3g} over {posterior.problem.size} parameters"
@@ -351,6 +361,8 @@ def _judge_members(posterior: Posterior) -> list[Check]:
         checks.append(_evidence(info))
     if "best_step" in info:
         checks.append(_early_stopping(info))
+    if "stein_residual" in info:
+        checks.append(_particles(float(info["stein_residual"])))
     if "negative_eigenvalues" in info:
         count = int(info["negative_eigenvalues"])
         said = f"Of {posterior.problem.size} eigenvalues of the Hessian of minus the log posterior, {count} are below 0"
@@ -368,6 +380,70 @@ def _judge_members(posterior: Posterior) -> list[Check]:
     return checks
 
 
+def _importance(posterior: Posterior) -> Check:
+    """Pareto k-hat: whether the approximation covers the posterior that it has found, all of its weights together."""
+    from bnn_zoo.engine import weights
+
+    ratios = posterior.result.info.get("log_ratios")
+    if ratios is None:
+        # One Gaussian a mode of a mixture: each is judged against the posterior by its own draws.
+        with jax.enable_x64(posterior.x64):
+            ratios = weights.log_ratios(posterior.problem, posterior.result.positions[0], posterior.stats["log_q"][0])
+    k = weights.pareto_k(np.asarray(ratios))
+    if np.isnan(k):
+        said = f"{len(ratios)} draws are too few for Pareto k-hat, or their weights are not finite."
+        return Check("Pareto k-hat", k, "doubtful", said, "Take num_samples=1000 or more.")
+    said = f"Pareto k-hat of {len(ratios)} draws is {k:.2f}"
+    return _graded(
+        "Pareto k-hat",
+        k,
+        (PARETO_K, PARETO_K),
+        f"{said}: the approximation holds the posterior about it, in its weights too.",
+        f"{said}, above {PARETO_K}: as a distribution of weights the approximation misses parts of the posterior. Its "
+        "functions may be nearer than its weights, but nothing here shows it.",
+        "Compare predictions with those of 'nuts', or of a richer guide.",
+        never_fails=True,
+    )
+
+
+def _bound(posterior: Posterior) -> Check:
+    """Whether the bound still rose: the last eighth of training against the eighth before, with its own noise."""
+    info, rows = posterior.result.info, posterior.problem.num_rows
+    trace = -rows * np.asarray(info["losses"], float)
+    part = max(2, len(trace) // 8)
+    last, before = trace[-part:], trace[-2 * part : -part]
+    rise = float(last.mean() - before.mean())
+    error = float(np.hypot(last.std(ddof=1), before.std(ddof=1)) / np.sqrt(part))
+    said = f"The bound is {info['elbo']:.2f} ± {info['elbo_error']:.2f}"
+    moved = f"over the last eighth of training it rose by {rise:.2f} ± {error:.2f}"
+    return _graded(
+        "ELBO",
+        rise - 3 * error,
+        (RISE, 100 * RISE),
+        f"{said}; {moved}.",
+        f"{said}; {moved}: not settled.",
+        "Raise num_steps, or num_particles where noise prevails.",
+        shown=float(info["elbo"]),
+    )
+
+
+def _slope(info: dict) -> Check:
+    """Whether the gradient of the bound is 0 but for noise: a decaying learning rate stops a trace before that."""
+    count, mean, sd = int(info["gradient_count"]), float(info["gradient_mean"]), float(info["gradient_sd"])
+    noise = sd / np.sqrt(count)
+    ratio = mean / noise if noise > 0 else np.inf
+    said = f"The mean of {count} estimates of the bound's gradient has {ratio:.2f} times the norm that noise gives it"
+    return _graded(
+        "gradient of the bound",
+        ratio,
+        SIGNAL,
+        f"{said}, one of them a signal-to-noise ratio of {mean / sd:.2f}: no slope is left that could be told.",
+        f"{said}, one of them a signal-to-noise ratio of {mean / sd:.2f}: training stopped on a slope.",
+        "Raise num_steps or learning_rate.",
+        never_fails=True,
+    )
+
+
 def _evidence(info: dict) -> Check:
     change, rounds = float(info["evidence_change"]), len(info["evidence_trace"]) - 1
     said = f"The last of {rounds} turns moved a log scale by {change:.2g}"
@@ -375,6 +451,13 @@ def _evidence(info: dict) -> Check:
     bad = f"{said}: scales have not settled."
     mend = "Raise evidence_rounds; a scale that falls without end belongs to weights that the data do not need."
     return _graded("evidence", change, (1e-3, 1e-3), good, bad, mend, never_fails=True)
+
+
+def _particles(residual: float) -> Check:
+    said = f"What pulls the particles and what pushes them apart differ by {100 * residual:.3g} % of their size"
+    good, bad = f"{said}: they are at rest.", f"{said}: they still move, and the answer depends on when they stop."
+    mend = "Raise num_steps or learning_rate; a smooth activation comes to rest sooner than relu."
+    return _graded("particles at rest", residual, (0.1, 0.1), good, bad, mend, never_fails=True)
 
 
 def _early_stopping(info: dict) -> Check:

@@ -16,9 +16,10 @@ FLOORS = [
     "__main__", "__init__",
 ]  # fmt: skip
 ENGINE = [
-    "identity", "taps", "keys", "layout", "likelihood", "density", "checks", "compiled", "journal", "context", "draws",
-    "scaling", "mixture", "predictive", "iterates", "tasks", "schedules", "training", "starts", "chains",
-    "gaussian", "curvature", "linearized",
+    "identity", "architecture", "taps", "keys", "layout", "likelihood", "density", "checks", "compiled", "journal",
+    "context", "draws",
+    "scaling", "mixture", "predictive", "iterates", "tasks", "schedules", "training", "starts", "chains", "weights",
+    "gaussian", "curvature", "linearized", "activations", "propagation", "moments",
 ]  # fmt: skip
 FILES = sorted(ROOT.rglob("*.py"))
 
