@@ -98,7 +98,9 @@ def test_a_network_stands_where_no_scale_would_be_better():
     assert posterior.result.info["gradient_norm"] < 1e-4
 
 
-@pytest.mark.parametrize("covariance", ["full", "kron", "diag"])
+@pytest.mark.parametrize(
+    "covariance", ["kron", *(pytest.param(name, marks=pytest.mark.slow) for name in ("full", "diag"))]
+)
 def test_an_input_without_effect_gets_a_small_scale(covariance):
     """Automatic relevance determination by the evidence (MacKay 1994): two inputs matter, one does not."""
     rng = np.random.default_rng(0)
