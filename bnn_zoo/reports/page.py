@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from bnn_zoo.posterior import Posterior
-    from bnn_zoo.reports.convergence import Check, Diagnosis
+    from bnn_zoo.reports.convergence import Diagnosis
+    from bnn_zoo.reports.grading import Check
 
 log = logging.getLogger("bnn_zoo")
 
