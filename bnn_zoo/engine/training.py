@@ -326,9 +326,15 @@ def _advance(
             key, order = state.key, state.order
             if not whole:
                 key, order = lax.cond(state.step % per_epoch == 0, shuffled, lambda s: (s.key, s.order), state)
-            z, optimizer, value = jax.vmap(one, in_axes=(None, 0, 0, 0, 0, None, None, None))(
-                problem, task, state.z, state.optimizer, state.offset, order, state.step, key
-            )
+            each = task, state.z, state.optimizer, state.offset
+            if len(state.z) == 1:
+                # Products of matrices are slower with a batch axis of one.
+                own, z, optimizer, offset = jax.tree.map(lambda a: a[0], each)
+                made = one(problem, own, z, optimizer, offset, order, state.step, key)
+                z, optimizer, value = jax.tree.map(lambda a: jnp.asarray(a)[None], made)
+            else:
+                run = jax.vmap(one, in_axes=(None, 0, 0, 0, 0, None, None, None))
+                z, optimizer, value = run(problem, *each, order, state.step, key)
             step, iterates, best = state.step + 1, state.iterates, state.best
             if best is not None:
                 value = jnp.where(best.stale < schedule.patience, value, jnp.nan)

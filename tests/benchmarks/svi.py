@@ -1,6 +1,6 @@
 """Steps of variational inference a second: this loop, a bare scan of the same bound, `SVI.run`, bayesian-torch.
 
-    python -m tests.benchmarks.svi [--steps 5000] [--rounds 5]
+    python -m tests.benchmarks.svi [--steps 20000] [--rounds 5]
 
 The same work everywhere: a 1×50 ReLU network with a prior on nothing, 500 rows of 8 features, all rows a step, one
 draw a step, Adam. ``bare`` is `jax.lax.scan` over `numpyro.infer.SVI.update` of ``AutoNormal`` with
@@ -123,7 +123,7 @@ def bayesian_torch_side(steps: int) -> Callable[[int], float]:
 def main() -> None:
     """Interleave the sides and print steps a second."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--steps", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     steps = arguments.steps

@@ -41,7 +41,7 @@ def distribution(posterior) -> tuple[np.ndarray, np.ndarray]:
     """Mean and covariance of the guide that was found."""
     with jax.enable_x64(True):
         problem, key = posterior.problem, jnp.zeros(2, jnp.uint32)
-        loc, scale = bounds.reference(problem, key)
+        loc, scale, _ = bounds.reference(problem, key)
         flat = posterior.result.info["guide_parameters"]
         q = bounds.latent_distribution(*bounds.at(posterior.method._family, problem, loc, scale, jnp.asarray(flat)))
         root = np.asarray(q.mean), np.asarray(q.variance)
@@ -130,10 +130,11 @@ def problem_and_bound(model=NET, guide="mean_field", **settings):
     """A problem, the objective, and parameters of the guide where training would begin."""
     x, y = (np.asarray(a, np.float64) for a in DATA)
     problem = join(model, x, y)
-    loc, scale = bounds.reference(problem, jax.random.PRNGKey(3))
+    loc, scale, exact = bounds.reference(problem, jax.random.PRNGKey(3))
     family = zoo.methods.VI(guide=guide)._family
     latent = problem.prior_draw(jax.random.PRNGKey(5))
     flat = bounds.begin(family, problem, loc, scale, latent, jax.random.PRNGKey(4))
+    settings = {"beyond": bounds.sites_beyond(problem, np.asarray(exact))} | settings
     return problem, bounds.Bound(loc=loc, scale=scale, family=family, **settings), flat
 
 
@@ -164,6 +165,16 @@ def test_the_bound_is_the_mean_of_log_p_less_log_q(guide):
     assert abs(ours.mean() - naive.mean()) < NUM_ERRORS * error
 
 
+def test_what_is_left_out_of_the_prior_is_nothing():
+    """The bound with only the sites beyond the reference is that with the whole prior, to rounding."""
+    with jax.enable_x64(True):
+        problem, objective, flat = problem_and_bound()
+        whole = problem_and_bound(beyond=None)[1]
+        key = jax.random.PRNGKey(0)
+        one, other = (float(o.objective(problem, flat, key=key)) for o in (objective, whole))
+        assert one == pytest.approx(other, rel=1e-12)
+
+
 @pytest.mark.parametrize("estimator", ["local", "flipout"])
 def test_estimators_have_one_mean(estimator):
     """Of bound and gradient, from a batch; and noise that rows do not share moves the gradient less."""
@@ -188,11 +199,18 @@ def test_estimators_have_one_mean(estimator):
 def test_the_reference_is_the_prior_where_that_is_normal():
     """Weights drawn non-centred have a standard Normal; noise and scale, which have none, get one to lean on."""
     x, y = (np.asarray(a, np.float32) for a in DATA)
-    loc, scale = bounds.reference(join(MODEL, x, y), jax.random.PRNGKey(0))
+    loc, scale, exact = bounds.reference(join(MODEL, x, y), jax.random.PRNGKey(0))
+    assert exact.all() and bounds.sites_beyond(join(MODEL, x, y), np.asarray(exact)) == ()
     np.testing.assert_allclose(scale, ORACLE.prior_sd, rtol=1e-6)
     np.testing.assert_array_equal(loc, 0)
     problem = join(zoo.models.Rank1MLP(hidden=(2,), rank1_scale=0.3), x, y)
-    loc, scale = bounds.reference(problem, jax.random.PRNGKey(0))
+    loc, scale, exact = bounds.reference(problem, jax.random.PRNGKey(0))
+    assert bounds.sites_beyond(problem, np.asarray(exact)) == ("noise",)
+    net = join(NET, x, y)
+    assert bounds.sites_beyond(net, np.asarray(bounds.reference(net, jax.random.PRNGKey(0))[2])) == (
+        "weight_scale",
+        "noise",
+    )
     slots = {slot.name: slot.where for slot in problem.layout.slots}
     np.testing.assert_allclose((loc[slots["r_0"]], scale[slots["r_0"]]), (np.ones(3), np.full(3, 0.3)), rtol=1e-6)
 

@@ -50,6 +50,8 @@ class Bound:
         β.
     warm_steps : int
         Steps over which β rises from 0; 0 for none.
+    beyond : tuple of str, optional
+        Sites whose prior is not the one of ``loc`` and ``scale``, from `reference`; None: all of it is compared.
     """
 
     loc: jax.Array
@@ -59,6 +61,7 @@ class Bound:
     estimator: str = field(default="shared", metadata={"static": True})
     temperature: float = field(default=1.0, metadata={"static": True})
     warm_steps: int = field(default=0, metadata={"static": True})
+    beyond: tuple[str, ...] | None = field(default=None, metadata={"static": True})
 
     rate = None
     random = True
@@ -98,7 +101,7 @@ def bound(
     settings: Bound, problem: Problem, flat: jax.Array, batch: Batch | None, key: jax.Array, beta: jax.Array | float
 ) -> jax.Array:
     """Estimate the bound at guide parameters ``flat``."""
-    programs, values = at(settings.family, problem, settings.loc, settings.scale, flat)
+    programs, values = at(settings.family, problem, settings.loc, settings.scale, flat, settings.beyond)
 
     def guide() -> None:
         with handlers.scale(scale=beta):
@@ -120,10 +123,17 @@ def bound(
     return -loss.loss(key, values, model, guide)
 
 
-def at(family: Family, problem: Problem, loc: jax.Array, scale: jax.Array, flat: jax.Array) -> tuple[Any, dict]:
+def at(
+    family: Family,
+    problem: Problem,
+    loc: jax.Array,
+    scale: jax.Array,
+    flat: jax.Array,
+    beyond: tuple[str, ...] | None = None,
+) -> tuple[Any, dict]:
     """Return the programs of a guide, and the constrained values of its parameters ``flat``."""
     reference_ = Reference(Normal(loc, scale), 1)
-    programs = family.programs(problem, reference_, jnp.zeros_like(loc))
+    programs = family.programs(problem, reference_, jnp.zeros_like(loc), beyond)
     like, maps = _shapes(programs)
     raw = unflatten(flat, like)
     return programs, {name: jax.tree.map(maps[name], raw[name]) for name in raw}
@@ -215,25 +225,43 @@ def slopes(settings: Bound, num: int, problem: Problem, flat: jax.Array, key: ja
     return jnp.linalg.norm(found.mean(0)), jnp.linalg.norm(found.std(0))
 
 
-def reference(problem: Problem, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+def reference(problem: Problem, key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Means and sds ``(p,)`` of the sites whose prior is Normal whatever the others are; 0 and 1 for all others.
 
-    A site's distribution is taken not to depend on others when it is the same at two draws of them.
+    A site's distribution is taken not to depend on others when it is the same at two draws of them. The third array
+    says where that is so.
     """
 
-    def seen(key: jax.Array) -> tuple[jax.Array, jax.Array, list[bool]]:
+    def seen(key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         trace = handlers.trace(handlers.seed(problem.model, key)).get_trace(problem.x[:1], problem.y[:1])
-        locs, scales, normal = [], [], []
+        parts = []
         for slot in problem.layout.slots:
             fn = trace[slot.name]["fn"]
             while isinstance(fn, (Independent, ExpandedDistribution)):
                 fn = fn.base_dist
-            normal.append(type(fn) is dist.Normal)
-            loc, scale = (fn.loc, fn.scale) if normal[-1] else (0.0, 1.0)
-            locs.append(jnp.broadcast_to(jnp.asarray(loc, problem.x.dtype), slot.shape).reshape(-1))
-            scales.append(jnp.broadcast_to(jnp.asarray(scale, problem.x.dtype), slot.shape).reshape(-1))
-        return jnp.concatenate(locs), jnp.concatenate(scales), normal
+            normal = type(fn) is dist.Normal
+            loc, scale = (fn.loc, fn.scale) if normal else (0.0, 1.0)
+            parts.append(
+                [
+                    jnp.broadcast_to(jnp.asarray(a, problem.x.dtype), slot.shape).reshape(-1)
+                    for a in (loc, scale, normal)
+                ]
+            )
+        return tuple(jnp.concatenate(part) for part in zip(*parts, strict=True))  # type: ignore[return-value]
 
-    one, other = (seen(k)[:2] for k in jax.random.split(key))
+    one, other = (seen(k) for k in jax.random.split(key))
     same = (one[0] == other[0]) & (one[1] == other[1])
-    return jnp.where(same, one[0], 0.0), jnp.where(same, one[1], 1.0)
+    return jnp.where(same, one[0], 0.0), jnp.where(same, one[1], 1.0), same & (one[2] == 1)
+
+
+def sites_beyond(problem: Problem, exact: Any) -> tuple[str, ...] | None:
+    """Names of the sites whose prior is not the reference; None where factors are part of the prior too."""
+    trace = handlers.trace(handlers.seed(problem.model, jax.random.PRNGKey(0)))
+    factors: list[str] = []
+
+    def look(x: jax.Array, y: jax.Array) -> None:
+        found = trace.get_trace(x, y)
+        factors.extend(name for name, site in found.items() if isinstance(site.get("fn"), dist.Unit))
+
+    jax.eval_shape(look, problem.x, problem.y)
+    return None if factors else tuple(slot.name for slot in problem.layout.slots if not exact[slot.where].all())

@@ -233,8 +233,13 @@ class Family:
         """Whether coordinates are independent Normals."""
         return self.name in ("spherical", "mean_field")
 
-    def programs(self, problem: Problem, reference: Reference, latent: jax.Array) -> Programs:
-        """Return guide and prior for coordinates that begin at ``latent (p,)``."""
+    def programs(
+        self, problem: Problem, reference: Reference, latent: jax.Array, beyond: tuple[str, ...] | None = None
+    ) -> Programs:
+        """Return guide and prior for coordinates that begin at ``latent (p,)``.
+
+        ``beyond`` names the sites whose prior is not the reference; None where that is not known.
+        """
         begin = INITIAL_SHARE * reference.base_dist.scale
         if self.name == "rank1":
             from bnn_zoo.methods.variational.rank1 import rank1_programs
@@ -244,7 +249,13 @@ class Family:
         def prior() -> tuple[jax.Array, jax.Array]:
             z = numpyro.sample("z", reference)
             with handlers.block():
-                return z, problem.log_prior(z) - reference.log_prob(z)
+                if beyond is None:
+                    return z, problem.log_prior(z) - reference.log_prob(z)
+                rest = problem.log_prior_of(z, beyond)
+                for slot in problem.layout.slots:
+                    if slot.name in beyond:
+                        rest -= jnp.sum(reference.base_dist.log_prob(z)[slot.where])
+                return z, rest
 
         return Programs(self._guide(problem).place(latent, begin), prior)
 

@@ -125,7 +125,7 @@ class VI:
         watch, family, restarts = context.watch, self._family, self.num_restarts
         latent, _, key = call(prior_positions, (restarts,), problem, key, watch=watch)
         key_reference, key_begin, key_train, key_draw, key_slopes = np.asarray(call(_split, (), key, watch=watch))
-        loc, scale = call(bounds.reference, (), problem, key_reference, watch=watch)
+        loc, scale, exact = call(bounds.reference, (), problem, key_reference, watch=watch)
         begin = call(bounds.begin_all, (family,), problem, loc, scale, jnp.asarray(latent), key_begin, watch=watch)
         every = partial(np.tile, reps=(restarts, 1))
         task = Bound(
@@ -136,6 +136,7 @@ class VI:
             estimator=self.estimator,
             temperature=float(self.temperature),
             warm_steps=self.kl_warmup,
+            beyond=bounds.sites_beyond(problem, np.asarray(exact)),
         )
         schedule = Schedule(num_steps=self.num_steps, learning_rate=self.learning_rate, batch_size=self.batch_size)
         trained = training.train(problem, begin, key_train, schedule, context, f"VI: {self.guide}", task)
