@@ -22,6 +22,8 @@ SPREAD = (0.25, 1.0)  # relative error of an sd of f(x) over independent network
 def judge(posterior: Posterior) -> list[Check]:
     """Return the checks that the facts of a run allow."""
     checks, info = [_spread(posterior)], posterior.result.info
+    if "deviations" in info:
+        checks.append(_width_of_sgd(info))
     if "log_q" in posterior.stats:
         checks.append(_importance(posterior))
     if "elbo" in info:
@@ -64,6 +66,16 @@ def judge(posterior: Posterior) -> list[Check]:
             )
         )
     return checks
+
+
+def _width_of_sgd(info: dict) -> Check:
+    """What SWAG's spread is: true of every fit, and said because nothing else in the table would."""
+    rate = float(np.mean(info["learning_rate"]))
+    said = (
+        f"The spread within a mode is that of {int(info['iterates'])} iterates of SGD at learning rate {rate:.3g}, "
+        "which has to do with the posterior's width but is not it."
+    )
+    return Check("width", rate, "doubtful", said, "Compare with 'laplace' or 'nuts' before trusting the width.")
 
 
 def _importance(posterior: Posterior) -> Check:

@@ -105,7 +105,7 @@ class Averaged:
         trained = training.train(problem, first.positions, key_sgd, schedule, context, title, task)
         assert trained.iterates is not None
         if not np.isfinite(np.asarray(trained.iterates.squares)).all():
-            got = ", ".join(f"{one:.3g}" for one in rate)
+            got = ", ".join(dict.fromkeys(f"{one:.3g}" for one in rate))
             raise bad_value("learning_rate", "small enough for gradient descent to stay", got, "Try a tenth of it.")
         return Collected(
             iterates=trained.iterates,
