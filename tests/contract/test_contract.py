@@ -257,7 +257,7 @@ def test_a_point_fit_refuses_to_resume():
         fitted("linear", "map").resume(4)
 
 
-@pytest.mark.parametrize("method", SOME)
+@pytest.mark.parametrize("method", [*MARKOV, "ensemble"])
 def test_draws_do_not_depend_on_cores(method, monkeypatch):
     monkeypatch.setattr(chains, "available_cores", lambda: 3)
     many = fit(make_model("mlp"), make_method(method))
@@ -382,7 +382,12 @@ def test_an_interrupt_in_warm_up_is_raised(method, monkeypatch):
 # --- units ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", SOME)
+OF_EACH_KIND = (*MARKOV, "map", "anchored_ensemble", "swag", "laplace", "mean_field", "dvi")
+
+
+@pytest.mark.parametrize(
+    "method", [pytest.param(name, marks=() if name in OF_EACH_KIND else pytest.mark.slow) for name in METHODS]
+)
 def test_units_do_not_matter(method):
     """In float64, as other units round otherwise, and chains make much of it."""
     changes = {"num_warmup": 0, "num_samples": 4} if method in MARKOV else {}
