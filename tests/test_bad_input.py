@@ -143,7 +143,7 @@ AT_PREDICT = {
     "nan in targets": (lambda p: p.evaluate(X, put(Y, 4, np.nan)), r"y .*row 4"),
     "a level beyond 1": (lambda p: p.predict(X).quantile(1.5), r"q .*1\.5"),
     "an unknown kind": (lambda p: p.predict(X, kind="linear"), r"kind .*'linear'"),
-    "a kind of other methods": (lambda p: p.predict(X, kind="moments"), r"kind .*deterministic variational"),
+    "a kind of other methods": (lambda p: p.predict(X, kind="moments"), r"kind .*Gaussian of independent layers"),
     "going on from a point": (lambda p: p.resume(10), r"sampler"),
 }
 
