@@ -75,12 +75,18 @@ def _trace_layers(problem: Problem) -> tuple[Tapped, ...]:
         return layer.output
 
     with listening(hear):
-        jax.eval_shape(
-            problem.likelihood,
-            jax.ShapeDtypeStruct((problem.size,), problem.x.dtype),
-            jax.ShapeDtypeStruct((1, problem.x.shape[1]), problem.x.dtype),
-        )
+        z = jax.ShapeDtypeStruct((problem.size,), problem.x.dtype)
+        jax.eval_shape(problem.likelihood, z, _one_row(problem))
     return tuple(found)
+
+
+def scale_sites(problem: Problem) -> tuple[str, ...]:
+    """Names of the sites of noise and scales: all that are no layer's; without layers, those of a single number."""
+    layers = layers_of(problem)
+    if not layers:
+        return tuple(slot.name for slot in problem.layout.slots if slot.shape == ())
+    own = {name for layer in layers for name in (layer.weight, layer.bias)}
+    return tuple(slot.name for slot in problem.layout.slots if slot.name.removesuffix("_decentered") not in own)
 
 
 # --- from outside ---------------------------------------------------------------------------------------------------

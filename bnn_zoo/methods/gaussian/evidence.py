@@ -217,7 +217,7 @@ def _log_evidence(
     shift = (curvature.outputs(problem, moved, row) - curvature.outputs(problem, jnp.asarray(z), row))[1, 0]
     shrink = jnp.exp(-2 * shift)
     likelihood = fixed["log_likelihood"] - 0.5 * fixed["squares"] * (shrink - 1) - problem.num_rows * shift
-    prior = problem.log_prior(moved) - problem.log_prior_of(moved, _names(problem))
+    prior = problem.log_prior(moved) - problem.log_prior_of(moved, curvature.scale_sites(problem))
     k = rest.shape[0]
     log_det = _log_det(structure, problem, moved, rest, fixed, shrink)
     return likelihood + prior + 0.5 * k * jnp.log(2 * jnp.pi) - 0.5 * log_det
@@ -263,12 +263,3 @@ def eigenvalues(matrix: jax.Array) -> jax.Array:
 def _eigenvalues_jvp(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
     values, vectors = jnp.linalg.eigh(lax.stop_gradient(primals[0]))
     return jnp.maximum(values, 0), jnp.einsum("ik,ij,jk->k", vectors, tangents[0], vectors)
-
-
-def _names(problem: Problem) -> tuple[str, ...]:
-    """Sites of noise and scales: all that are no layer's; without layers, those of a single number."""
-    layers = curvature.layers_of(problem)
-    if not layers:
-        return tuple(slot.name for slot in problem.layout.slots if slot.shape == ())
-    own = {name for layer in layers for name in (layer.weight, layer.bias)}
-    return tuple(slot.name for slot in problem.layout.slots if slot.name.removesuffix("_decentered") not in own)

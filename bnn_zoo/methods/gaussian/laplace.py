@@ -122,7 +122,7 @@ class Laplace:
         self._check_likelihood(problem, normal)
         layers = curvature.layers_of(problem)
         self._check_size(problem, layers)
-        fixed = _others(problem, layers) if self.hyper == "evidence" else None
+        fixed = _others(problem) if self.hyper == "evidence" else None
         self._check_scales(fixed)
         mode = self._find_mode(problem, key, context, fixed)
         with jax.enable_x64(True):
@@ -180,7 +180,7 @@ class Laplace:
 
     def _room(self, problem: Problem, layers: tuple[Tapped, ...]) -> tuple[int, int, str]:
         """Float64 numbers held at once, how many bytes they may take, and what to do where that is too little."""
-        own = len(_others(problem, layers)) ** 2
+        own = len(_others(problem)) ** 2
         sizes = [(layer.inputs.shape[1] + 1, layer.output.shape[1]) for layer in layers]
         if self.covariance == "full":
             cheaper = "kron" if layers else "diag"
@@ -241,7 +241,7 @@ class Laplace:
     ) -> tuple[Gaussian, dict[str, Any]]:
         z = mode.positions[0]
         facts: dict[str, Any] = {}
-        others = _others(problem, layers)
+        others = _others(problem)
         rest = np.setdiff1d(np.arange(problem.size), others)
         free = rest if scales_fixed else np.arange(problem.size)
         blocks: list[Block] = []
@@ -326,9 +326,7 @@ def _no_curvature(mode: training.Trained) -> ZooValueError:
     return bad_value("the curvature at the mode", "finite", got, mend)
 
 
-def _others(problem: Problem, layers: tuple[Tapped, ...]) -> np.ndarray:
-    """Coordinates of noise and scales: all that are no layer's; without layers, the sites of a single number."""
-    every = np.arange(problem.size)
-    if not layers:
-        return np.concatenate([every[:0], *(every[slot.where] for slot in problem.layout.slots if slot.shape == ())])
-    return np.setdiff1d(every, np.concatenate([curvature.coordinates(problem, layer).reshape(-1) for layer in layers]))
+def _others(problem: Problem) -> np.ndarray:
+    """Coordinates of noise and scales."""
+    every, names = np.arange(problem.size), curvature.scale_sites(problem)
+    return np.concatenate([every[:0], *(every[slot.where] for slot in problem.layout.slots if slot.name in names)])
