@@ -29,7 +29,6 @@ from bnn_zoo.engine import curvature, predictive, training
 from bnn_zoo.engine.compiled import Stopwatch, call
 from bnn_zoo.engine.context import Context, Progress
 from bnn_zoo.engine.density import Problem
-from bnn_zoo.engine.taps import Tapped
 from bnn_zoo.engine.tasks import Task
 from bnn_zoo.errors import bad_value
 
@@ -61,7 +60,6 @@ def tune(
     mode: training.Trained,
     structure: str,
     others: np.ndarray,
-    layers: tuple[Tapped, ...],
     polish_steps: int,
     num_rounds: int,
     context: Context,
@@ -78,7 +76,7 @@ def tune(
     watch, evidence, change = context.watch, [], np.inf
     rest = np.setdiff1d(np.arange(problem.size), others)
     task = Task(free=jnp.asarray(np.isin(np.arange(problem.size), rest))[None])
-    check_roles(problem, mode.positions[0], others, layers, watch)
+    check_roles(problem, mode.positions[0], others, watch)
     with Progress("Laplace: evidence", num_rounds, context.progress) as progress:
         for _ in range(num_rounds):
             z = mode.positions[0]
@@ -106,9 +104,7 @@ def tune(
     return Tuned(mode, np.asarray(evidence), change)
 
 
-def check_roles(
-    problem: Problem, z: np.ndarray, others: np.ndarray, layers: tuple[Tapped, ...], watch: Stopwatch
-) -> None:
+def check_roles(problem: Problem, z: np.ndarray, others: np.ndarray, watch: Stopwatch) -> None:
     """Raise unless scales scale: the noise of every row alike, and the weights that are drawn non-centred."""
     fixed = {"z": z, "own": _own(problem, z, watch)}
     rows = problem.x[: min(problem.num_rows, 256)]

@@ -129,7 +129,7 @@ class Laplace:
             wide, tuned = curvature.wide(problem), None
             if fixed is not None:
                 tuned = evidence.tune(
-                    wide, mode, self.covariance, fixed, layers, self.polish_steps, self.evidence_rounds, context
+                    wide, mode, self.covariance, fixed, self.polish_steps, self.evidence_rounds, context
                 )
                 mode = tuned.mode
             gaussian, facts = self._approximate(wide, mode, layers, context.watch, fixed is not None)
