@@ -110,6 +110,8 @@ def bound(
     def model() -> None:
         with handlers.scale(scale=beta):
             z, rest = programs.prior()
+        # Without the barrier XLA draws the random numbers in z anew for every row that z is multiplied with.
+        z = lax.optimization_barrier(z)
         key = numpyro.prng_key()
         with handlers.block():  # the model's own sites are none of the bound's
             if settings.estimator == "shared":
@@ -136,7 +138,7 @@ def at(
     programs = family.programs(problem, reference_, jnp.zeros_like(loc), beyond)
     like, maps = _shapes(programs)
     raw = unflatten(flat, like)
-    return programs, {name: jax.tree.map(maps[name], raw[name]) for name in raw}
+    return programs, lax.optimization_barrier({name: jax.tree.map(maps[name], raw[name]) for name in raw})
 
 
 def latent_distribution(programs: Any, values: dict) -> Any:

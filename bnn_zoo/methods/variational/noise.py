@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from bnn_zoo.engine import curvature
 from bnn_zoo.engine.density import Batch, Problem
@@ -44,7 +45,10 @@ def log_likelihood(
         if estimator == "local":
             spread = own[i] ** 2 * variance[index[i]]
             white = jax.random.normal(key_layer, layer.output.shape, layer.output.dtype)
-            return layer.output + jnp.sqrt(layer.inputs**2 @ spread[:-1] + spread[-1][None]) * white
+            spread, white = lax.optimization_barrier((spread, white))  # else computed anew for every row
+            return lax.optimization_barrier(
+                layer.output + jnp.sqrt(layer.inputs**2 @ spread[:-1] + spread[-1][None]) * white
+            )
         off = own[i] * (z - centre)[index[i]]
         key_in, key_out = jax.random.split(key_layer)
         s = jax.random.rademacher(key_in, layer.inputs.shape, layer.output.dtype)
