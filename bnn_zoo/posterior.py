@@ -201,14 +201,27 @@ class Posterior:
 
         return evaluate(self.predict(x), y)
 
-    def diagnose(self, x: Any = None) -> Diagnosis:
+    def diagnose(self, x: Any = None, *, reference: Any = None) -> Diagnosis:
         """Return a verdict on the draws, judged by f(x); see `bnn_zoo.reports.convergence.diagnose`.
 
-        ``x`` are held-out inputs to judge at, beside the training inputs; points between training inputs by default.
+        Parameters
+        ----------
+        x : array-like, optional
+            Held-out inputs to judge at, beside the training inputs; points between training inputs by default.
+        reference : Posterior, str or object, optional
+            What the predictions are held against: another posterior of the same columns; ``"nuts"``, for a short run
+            of NUTS on the same model and data (300 warm-up steps and draws, 4 chains), made now; or a method object,
+            run likewise. The diagnosis then says how far the predictive distributions are from it, how the sd of f(x)
+            compares, and whether the reference itself has converged.
+
+        Raises
+        ------
+        ZooTypeError, ZooValueError
+            If ``x`` does not fit, or the reference is none of these or of other columns.
         """
         from bnn_zoo.reports.convergence import diagnose
 
-        return diagnose(self, None if x is None else as_inputs(x, self.data.feature_names))
+        return diagnose(self, None if x is None else as_inputs(x, self.data.feature_names), reference)
 
     def report(self, path: Any, test: Any = None) -> Any:
         """Write one self-contained HTML page, with scores on ``test`` when given, and return its path."""

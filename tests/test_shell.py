@@ -473,6 +473,16 @@ def test_a_diagnosis_of_a_saved_posterior(folder):
     assert told["verdict"] == "failed" and told["draws"] == 6
 
 
+def test_a_diagnosis_against_a_reference(folder):
+    told = json.loads(run("diagnose", folder / "one.nc", "--reference", folder / "one.nc", "--json").stdout)
+    found = {check["name"]: check["value"] for check in told["checks"]}
+    assert found["distance from the reference"] == 0
+    made = run("diagnose", folder / "one.nc", "--reference", "nuts", "--quiet")
+    assert "1200 draws by nuts" in made.stdout and made.stderr == ""
+    said = refusal("diagnose", folder / "one.nc", "--reference", folder / "two.nc")
+    assert "reference should be a posterior of 4 columns, as this one; got one of 1" in said
+
+
 def test_a_page_about_a_saved_posterior(folder, tmp_path):
     page = tmp_path / "page.html"
     result = run("report", folder / "one.nc", "--out", page, "--data", folder / "houses.csv", "--held-out")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -39,7 +39,8 @@ class Diagnosis:
     points : pandas.DataFrame
         One row an input at which f was judged: ``where`` (``"training"``, ``"between"`` or ``"held-out"``), mean and
         sd of f(x) in the units of the target; for chains R-hat, bulk and tail ESS and MCSE; for members and independent
-        draws the standard error ``sd_error`` of the sd; for modes of a mixture ``sd_within`` and ``sd_between``.
+        draws the standard error ``sd_error`` of the sd; for modes of a mixture ``sd_within`` and ``sd_between``; with a
+        reference ``reference_mean`` and ``reference_sd`` of f(x), as the reference predicts it.
     x : numpy.ndarray
         Those inputs ``(k, d)``, in the units of the data.
     kind : str
@@ -101,8 +102,16 @@ class Diagnosis:
         return f'<b style="color:{colours[self.verdict]}">Diagnosis: {self.verdict}</b><table>{rows}</table>{todo}'
 
 
-def diagnose(posterior: Posterior, held_out: np.ndarray | None = None) -> Diagnosis:
-    """Judge ``posterior`` by f(x) at training inputs, and at ``held_out`` inputs or points between training inputs."""
+def diagnose(posterior: Posterior, held_out: np.ndarray | None = None, reference: Any = None) -> Diagnosis:
+    """Judge ``posterior`` by f(x) at training inputs, and at ``held_out`` inputs or points between training inputs.
+
+    ``reference``, a posterior, a method or ``"nuts"``, is what its predictions are held against; see
+    `bnn_zoo.reports.against`.
+    """
+    if reference is not None:
+        from bnn_zoo.reports import against  # which takes R-hat from here
+
+        reference = against.reference_for(posterior, reference)
     x, where = probe_points(posterior.data.x, held_out)
     functions = posterior.function_draws(x)
     points = pd.DataFrame({"where": where, "mean": functions.mean((0, 1)), "sd": functions.std((0, 1))})
@@ -111,6 +120,9 @@ def diagnose(posterior: Posterior, held_out: np.ndarray | None = None) -> Diagno
     else:
         points, within_and_between = approximations.spreads(functions, points)
         checks = [*approximations.judge(posterior), *within_and_between]
+    if reference is not None:
+        points, found = against.compared(posterior, reference, x, points)
+        checks += found
     if not posterior.complete:
         checks.append(_incomplete(posterior))
     return Diagnosis(tuple(sorted(checks, key=lambda check: SEVERITY[check.status])), points, x, posterior.kind)

@@ -23,6 +23,7 @@ from bnn_zoo.shell.printing import diagnosis_as_json, posterior_as_json, print_j
 DIAGNOSE = """\b
 Examples:
   bnn-zoo diagnose houses.nc
+  bnn-zoo diagnose houses.nc --reference nuts
   bnn-zoo diagnose houses.nc --strict --quiet > /dev/null && echo "safe to use"
 """
 
@@ -36,11 +37,19 @@ Examples:
 @click.command(epilog=DIAGNOSE, short_help="judge the draws of a saved posterior")
 @saved_argument
 @option("--data", type=Table(), metavar="TABLE", help="Judge at these rows too; else at points between those fitted.")
+@option(
+    "--reference",
+    type=File(),
+    metavar="nuts|SAVED",
+    help="Compare with a short run of NUTS, made now, or with another saved posterior.",
+)
 @drop_missing_option
 @strict_option
 @json_option
 @quiet_option
-def diagnose(saved: str, data: str | None, drop_missing: bool, strict: bool, as_json: bool, quiet: bool) -> int:
+def diagnose(
+    saved: str, data: str | None, reference: str | None, drop_missing: bool, strict: bool, as_json: bool, quiet: bool
+) -> int:
     """Judge the draws of the posterior in the file SAVED, by the functions that they stand for.
 
     Each check passed, is doubtful or failed, and what to do about it is said below.
@@ -50,7 +59,12 @@ def diagnose(saved: str, data: str | None, drop_missing: bool, strict: bool, as_
     if data is not None:
         encoding, table = Encoding.of(posterior), tables.read(data)
         x = encoding.apply(tables.without_missing(table, list(encoding.columns), drop_missing))
-    diagnosis = posterior.diagnose(x)
+    held = None
+    if reference is not None:
+        from bnn_zoo.reports.against import reference_for  # late, for a shell that starts soon
+
+        held = reference_for(posterior, "nuts" if reference == "nuts" else zoo.load(reference), progress=not quiet)
+    diagnosis = posterior.diagnose(x, reference=held)
     if as_json:
         print_json(posterior_as_json(posterior) | diagnosis_as_json(diagnosis))
     else:
