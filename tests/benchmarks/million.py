@@ -1,12 +1,12 @@
 """A million rows on a small machine: seconds, memory, and how both grow with the rows.
 
-    python -m tests.benchmarks.million [--rows 250000 1000000] [--methods map swag kron diag]
+    python -m tests.benchmarks.million [--rows 250000 1000000] [--methods map swag kron diag vi]
 
 20 inputs, two hidden layers of 100 units (12,301 parameters with the noise), float32. Every fit is a process of its
 own, whose peak memory is the operating system's figure; ``beyond data`` is what it took over the process with its data
 and libraries before the fit. Three epochs in batches of 1,000 rows, so that steps grow with rows; then what a method
-does with all rows: 10 L-BFGS steps (``map``, ``kron``, ``diag``), the log posterior of every draw (``swag``), the
-curvature (``kron``, ``diag``).
+does with all rows: 10 L-BFGS steps (``map``, ``kron``, ``diag``), the log posterior of every draw (``swag``, ``vi``),
+the curvature (``kron``, ``diag``).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import bnn_zoo as zoo
 
 INPUTS, BATCH, EPOCHS = 20, 1000, 3
 MODEL = zoo.models.MLP(hidden=(100, 100))
-METHODS = ("map", "swag", "kron", "diag")
+METHODS = ("map", "swag", "kron", "diag", "vi")
 
 
 def data(rows: int) -> tuple[np.ndarray, np.ndarray]:
@@ -43,6 +43,8 @@ def method(name: str, rows: int) -> object:
     if name == "swag":
         warm = 2 * steps // 3
         return zoo.methods.SWAG(num_steps=steps - warm, warm_steps=warm, batch_size=BATCH, num_samples=20)
+    if name == "vi":
+        return zoo.methods.VI(guide="mean_field", num_steps=steps, batch_size=BATCH, num_samples=20)
     settings = {"num_restarts": 1, "num_steps": steps, "batch_size": BATCH, "polish_steps": 10}
     if name == "map":
         return zoo.methods.MAP(**settings)
