@@ -133,3 +133,94 @@ def relu_kernel(x: np.ndarray, depth: int, weight_scale: float, bias_scale: floa
         both = np.outer(sd, sd) * (np.sin(angle) + (math.pi - angle) * cosine) / (2 * math.pi)
         kernel = bias_scale**2 + weight_scale**2 * both
     return kernel
+
+
+@dataclass(frozen=True, eq=False)
+class LangevinLaw:
+    """Exact laws of Langevin chains on a linear model whose gradient is that of a batch drawn with replacement.
+
+    With x_k a drawn row (a 1 appended), the gradient of the potential is Â z − v̂, Â = Λ0 + n/b Σ_k x_k x_kᵀ/σ²: a
+    random matrix, anew every step. Everything is exact, for a step of any length: the second moments of a linear
+    recursion with independent random matrices obey a linear equation, solved here as it stands.
+    """
+
+    linear: LinearPosterior
+    batch_size: int | None
+    temperature: float = 1.0
+    scale: np.ndarray | None = None  # root of a diagonal preconditioner
+    centre: np.ndarray | None = None  # of control variates
+
+    @property
+    def _root(self) -> np.ndarray:
+        return np.diag(np.ones(len(self.linear.mean)) if self.scale is None else self.scale)
+
+    @property
+    def _hessian(self) -> np.ndarray:
+        return self._root @ self.linear.precision @ self._root
+
+    def _square(self) -> np.ndarray:
+        """E[Â ⊗ Â] in preconditioned coordinates."""
+        whole = self._hessian
+        return np.kron(whole, whole) + self.spread_of_matrices()
+
+    def spread_of_matrices(self) -> np.ndarray:
+        """E[Â ⊗ Â] less E[Â] ⊗ E[Â]."""
+        if self.batch_size is None:
+            return np.zeros(2 * (len(self._hessian) ** 2,))
+        x = with_ones(self.linear.x) @ self._root / self.linear.noise
+        each = np.einsum("ni,nj->nij", x, x)
+        n = len(x)
+        second = sum(np.kron(a, a) for a in each) / n - np.kron(each.mean(0), each.mean(0))
+        return n**2 / self.batch_size * second
+
+    def noise(self) -> np.ndarray:
+        """Covariance of the gradient's estimate at the posterior mean, in preconditioned coordinates."""
+        p = len(self._hessian)
+        if self.batch_size is None:
+            return np.zeros((p, p))
+        if self.centre is not None:
+            off = np.linalg.solve(self._root, self.linear.mean - self.centre)
+            return (self.spread_of_matrices() @ np.kron(off, off)).reshape(p, p)
+        x = with_ones(self.linear.x)
+        slopes = x * ((x @ self.linear.mean - self.linear.y) / self.linear.noise**2)[:, None] @ self._root
+        return len(x) ** 2 / self.batch_size * np.cov(slopes.T, bias=True).reshape(p, p)
+
+    def overdamped(self, h: float) -> np.ndarray:
+        """Stationary covariance of z ← z − h/2 G ĝ + √(h T G) ξ."""
+        p = len(self._hessian)
+        one = np.eye(p)
+        move = np.eye(p**2) - h / 2 * (np.kron(one, self._hessian) + np.kron(self._hessian, one))
+        move += h**2 / 4 * self._square()
+        added = h * self.temperature * one + h**2 / 4 * self.noise()
+        found = np.linalg.solve(np.eye(p**2) - move, added.reshape(-1)).reshape(p, p)
+        return self._root @ found @ self._root
+
+    def underdamped(self, h: float, friction: float, excess: np.ndarray | None = None) -> np.ndarray:
+        """Stationary covariance of z under BAOAB, from the middle of one kick to that of the next."""
+        p = len(self._hessian)
+        one, none = np.eye(p), np.zeros((p, p))
+        kept = np.exp(-friction * h)
+        variance = (1 - kept**2) * self.temperature * np.ones(p)
+        if excess is not None:
+            variance = variance - h**2 * np.diag(self._root) ** 2 * excess
+        drift = np.block([[one, h / 2 * (1 + kept) * one], [none, kept * one]])
+        injected = np.vstack([h / 2 * one, one]) @ np.diag(variance) @ np.hstack([h / 2 * one, one])
+        # The kick (z, m) ← (z, m − h Â z) is I − h E(Â), with E putting Â where z moves m.
+        size = 2 * p
+
+        def lift(square: np.ndarray) -> np.ndarray:
+            """From A ⊗ A to E(A) ⊗ E(A)."""
+            found = np.zeros((size, size, size, size))
+            found[p:, p:, :p, :p] = square.reshape(p, p, p, p)
+            return found.reshape(size**2, size**2)
+
+        mean_kick = np.block([[none, none], [self._hessian, none]])
+        whole = np.eye(size)
+        kick = np.eye(size**2) - h * (np.kron(whole, mean_kick) + np.kron(mean_kick, whole))
+        kick += h**2 * lift(self._square())
+        added = np.zeros((size, size))
+        added[p:, p:] = h**2 * self.noise()
+        move = kick @ np.kron(drift, drift)
+        right = kick @ injected.reshape(-1) + added.reshape(-1)
+        found = np.linalg.solve(np.eye(size**2) - move, right).reshape(size, size)[:p, :p]
+        return self._root @ found @ self._root

@@ -19,6 +19,10 @@ METHODS = {
     "nuts, trained": zoo.methods.NUTS(max_tree_depth=4, **LENGTHS),
     "hmc": zoo.methods.HMC(start="prior", **LENGTHS),
     "mh": zoo.methods.MetropolisHastings(start="prior", thinning=2, **LENGTHS),
+    "sgld": zoo.methods.SGLD(batch_size=7, control_variates=True, thinning=2, **LENGTHS),
+    "sghmc": zoo.methods.CyclicalSGHMC(
+        batch_size=7, num_samples=LENGTHS["num_samples"], num_chains=2, samples_per_cycle=6
+    ),
     "map": zoo.methods.MAP(num_steps=300, num_restarts=2, batch_size=7, polish_steps=3),
     "bootstrap": zoo.methods.DeepEnsemble(num_steps=300, num_members=2, batch_size=7, polish_steps=3, bootstrap=True),
     "anchored": zoo.methods.DeepEnsemble(num_steps=300, num_members=2, batch_size=7, polish_steps=3, anchored=True),

@@ -135,7 +135,7 @@ def sample(method: MarkovMethod, problem: Problem, key: jax.Array, context: Cont
     plan = make_plan(method.num_chains, context.chain_method)
     compile_together(requests(method, problem, plan), watch=context.watch)
     key_start, keys = call(_begin_keys, (method.num_chains,), key, watch=context.watch)
-    start = starts.positions(method.start, problem, key_start, method.num_chains, context)
+    start = starts.positions(method.start, problem, key_start, method.num_chains, context, batch_of(method))
     groups = _begin_groups(method, problem, start.positions, np.asarray(keys), plan, context)
     drawn = _drive(method, problem, Run(groups, plan), method.num_warmup, method.num_samples, context)
     return replace(drawn, gradients=drawn.gradients + start.gradients, info={**drawn.info, **start.info})
@@ -189,8 +189,18 @@ def _begin_shapes(problem: Problem, plan: Plan, num_chains: int) -> tuple[jax.Sh
 
 
 def law_of(method: MarkovMethod) -> MarkovMethod:
-    """Return ``method`` less what only says how often its kernel is called, so that fits share programs."""
+    """Return ``method`` less what only says how often its kernel is called, so that fits share programs.
+
+    A method whose kernel does depend on these works out what it needs of them in ``settled()``.
+    """
+    if hasattr(method, "settled"):
+        method = method.settled()
     return replace(method, num_samples=MOST_DRAWS, num_chains=1, thinning=1, start="prior")  # type: ignore[type-var]
+
+
+def batch_of(method: MarkovMethod) -> int | None:
+    """Rows a step of a method that takes batches."""
+    return getattr(method, "batch_size", None)
 
 
 def make_plan(num_chains: int, chain_method: str) -> Plan:
@@ -259,7 +269,7 @@ def requests(method: MarkovMethod, problem: Problem, plan: Plan) -> list[Request
         (advance_group, (plan.method, law, _capacity(problem)), (problem, state, count, count)),
         (begin_group, (plan.method, law), (problem, *_begin_shapes(problem, plan, method.num_chains))),
         (_begin_keys, (method.num_chains,), (jax.ShapeDtypeStruct((2,), np.uint32),)),
-        *starts.requests(method.start, problem, method.num_chains),
+        *starts.requests(method.start, problem, method.num_chains, batch_of(method)),
     ]
 
 

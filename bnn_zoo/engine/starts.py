@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -29,8 +29,10 @@ class Start:
     info: dict[str, Any] = field(default_factory=dict)
 
 
-def positions(start: str, problem: Problem, key: jax.Array, num_chains: int, context: Context) -> Start:
-    """Return one position a chain.
+def positions(
+    start: str, problem: Problem, key: jax.Array, num_chains: int, context: Context, batch_size: int | None = None
+) -> Start:
+    """Return one position a chain; what is trained is trained on batches where there is a ``batch_size``.
 
     ``"prior"``: independent prior draws. ``"ensemble"``: each chain at its own network, trained from its own prior
     draw. ``"map"``: every chain at the best of these, which hides from R-hat what the other modes hold.
@@ -42,13 +44,15 @@ def positions(start: str, problem: Problem, key: jax.Array, num_chains: int, con
     """
     if context.journal is not None and (kept := context.journal.get("start")) is not None:
         return Start(kept["positions"], int(kept["gradients"]), {"start": start})
-    found = _make(start, problem, key, num_chains, context)
+    found = _make(start, problem, key, num_chains, context, batch_size)
     if context.journal is not None:
         context.journal.put("start", {"positions": found.positions, "gradients": np.asarray(found.gradients)})
     return found
 
 
-def _make(start: str, problem: Problem, key: jax.Array, num_chains: int, context: Context) -> Start:
+def _make(
+    start: str, problem: Problem, key: jax.Array, num_chains: int, context: Context, batch_size: int | None
+) -> Start:
     z, value, key_train = call(prior_positions, (num_chains,), problem, key, watch=context.watch)
     value = np.asarray(value)
     if not np.isfinite(value).all():
@@ -61,7 +65,8 @@ def _make(start: str, problem: Problem, key: jax.Array, num_chains: int, context
     info = {"start": start}
     if start == "prior":
         return Start(np.asarray(z), info=info)
-    trained = training.train(problem, z, key_train, WARM_START, context, "training starts")
+    schedule = replace(WARM_START, batch_size=batch_size)
+    trained = training.train(problem, z, key_train, schedule, context, "training starts")
     best = trained.positions[np.nanargmax(trained.log_posterior)]
     usable = np.isfinite(trained.log_posterior)
     if not usable.any():
@@ -71,11 +76,14 @@ def _make(start: str, problem: Problem, key: jax.Array, num_chains: int, context
     return Start(np.ascontiguousarray(chosen), trained.gradients, info)
 
 
-def requests(start: str, problem: Problem, num_chains: int) -> list[Request]:
+def requests(start: str, problem: Problem, num_chains: int, batch_size: int | None = None) -> list[Request]:
     """Programs that `positions` will call, to be compiled beside others."""
     key = jax.ShapeDtypeStruct((2,), np.uint32)
     own: list[Request] = [(prior_positions, (num_chains,), (problem, key))]
-    return own if start == "prior" else own + training.requests(problem, num_chains, WARM_START)
+    if start == "prior":
+        return own
+    schedule = replace(WARM_START, batch_size=batch_size)
+    return own + training.requests(problem, num_chains, schedule)
 
 
 @runs_once

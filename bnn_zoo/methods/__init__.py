@@ -11,6 +11,8 @@ from bnn_zoo.methods.gaussian.laplace import Laplace
 from bnn_zoo.methods.mcmc.hmc import HMC
 from bnn_zoo.methods.mcmc.metropolis import MetropolisHastings
 from bnn_zoo.methods.mcmc.nuts import NUTS
+from bnn_zoo.methods.stochastic.cyclical import CyclicalSGHMC, CyclicalSGLD
+from bnn_zoo.methods.stochastic.langevin import SGHMC, SGLD
 from bnn_zoo.methods.variational.deterministic import DeterministicVI
 from bnn_zoo.methods.variational.dropout import MCDropout
 from bnn_zoo.methods.variational.svgd import SVGD
@@ -24,10 +26,14 @@ __all__ = [
     "HMC",
     "MAP",
     "NUTS",
+    "SGHMC",
+    "SGLD",
     "SVGD",
     "SWA",
     "SWAG",
     "VI",
+    "CyclicalSGHMC",
+    "CyclicalSGLD",
     "DeepEnsemble",
     "DeterministicVI",
     "Laplace",
@@ -43,6 +49,11 @@ registry = Registry("method", (
     Entry("mh", MetropolisHastings, "Gaussian random walk, adapted to accept 0.234", "Metropolis 1953", "any model"),
     Entry("hmc", HMC, "Hamiltonian trajectories of one length", "Neal 2011", "any model"),
     Entry("nuts", NUTS, "Hamiltonian trajectories that stop when they turn", "Hoffman & Gelman 2014", "any model"),
+    Entry("sgld", SGLD, "Langevin dynamics on batches, without an accept step", "Welling & Teh 2011", "any model"),
+    Entry("sghmc", SGHMC, "the same with momentum, discretised without bias on a Gaussian", "Chen 2014", "any model"),
+    Entry("cyclical_sgld", CyclicalSGLD, "SGLD that leaves its mode once a cycle, in long steps", "Zhang 2020",
+          "any model"),
+    Entry("cyclical_sghmc", CyclicalSGHMC, "SGHMC that leaves its mode once a cycle", "Zhang 2020", "any model"),
     Entry("map", MAP, "the most probable network of several restarts", "MacKay 1992", "any model"),
     Entry("ensemble", DeepEnsemble, "several networks, each from its own prior draw", "Lakshminarayanan 2017",
           "any model"),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from bnn_zoo.reports import approximations
+from bnn_zoo.reports import approximations, stochastic
 from bnn_zoo.reports.grading import SEVERITY, Check, Status, graded
 
 if TYPE_CHECKING:
@@ -183,6 +183,7 @@ def _judge_chains(
     checks = _agreement(posterior, points)
     checks += _scalar_sites(posterior)
     checks += _hamiltonian(posterior)
+    checks += stochastic.judge(posterior, functions)
     return points, checks
 
 
@@ -335,6 +336,9 @@ def _incomplete(posterior: Posterior) -> Check:
 def _longer(posterior: Posterior) -> str:
     method = posterior.method
     seconds = posterior.timing.run_seconds
+    if hasattr(method, "batch_size"):
+        mend = f"Double thinning (now {method.thinning}): a step moves little. About {seconds:.0f} s more"
+        return f"{mend}; nuts, where rows are few, moves further."
     return (
         f"Double num_warmup (now {method.num_warmup}) and num_samples (now {posterior.num_draws}), about "
         f"{2 * seconds:.0f} s more, or give the noise and weight scales tighter priors."

@@ -42,6 +42,7 @@ SITES = {
     "ard_mlp": DENSE | {"relevance": (2,)},
 }
 CHAINS = {"num_warmup": 20, "num_samples": 8, "num_chains": 2, "start": "prior"}
+CYCLES = CHAINS | {"samples_per_cycle": 4, "thinning": 2, "batch_size": 5}
 TRAINED = {"num_steps": 20, "polish_steps": 2}
 NEAREST = {"num_samples": 9, "num_steps": 20, "batch_size": 5}
 AVERAGED = {"warm_steps": 20, "num_steps": 30, "batch_size": 5}
@@ -49,6 +50,10 @@ METHODS = {
     "mh": (zoo.methods.MetropolisHastings, CHAINS | {"thinning": 2, "num_warmup": 100}),
     "hmc": (zoo.methods.HMC, CHAINS | {"num_warmup": 100}),
     "nuts": (zoo.methods.NUTS, CHAINS | {"max_tree_depth": 5}),
+    "sgld": (zoo.methods.SGLD, CHAINS | {"thinning": 2, "batch_size": 5}),
+    "sghmc": (zoo.methods.SGHMC, CHAINS | {"thinning": 2, "batch_size": 5}),
+    "cyclical_sgld": (zoo.methods.CyclicalSGLD, CYCLES),
+    "cyclical_sghmc": (zoo.methods.CyclicalSGHMC, CYCLES),
     "map": (zoo.methods.MAP, {"num_steps": 20, "num_restarts": 2, "polish_steps": 2}),
     "ensemble": (zoo.methods.DeepEnsemble, TRAINED | {"num_members": 3}),
     "anchored_ensemble": (zoo.methods.DeepEnsemble, TRAINED | {"num_members": 3, "anchored": True}),
@@ -64,9 +69,12 @@ METHODS = {
     "mc_dropout": (zoo.methods.MCDropout, {"num_samples": 9, "num_steps": 20, "batch_size": 5}),
     "svgd": (zoo.methods.SVGD, {"num_members": 3, "num_steps": 20, "batch_size": 5}),
 }
-MARKOV = ("mh", "hmc", "nuts")
+STOCHASTIC = ("sgld", "sghmc", "cyclical_sgld", "cyclical_sghmc")
+MARKOV = ("mh", "hmc", "nuts", *STOCHASTIC)
+SLOW = ("sgld", "cyclical_sghmc")  # each of a pair
+CHAINED = [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in MARKOV]
 OVER_DRAWS = ("monte_carlo", "plug_in")  # kinds of prediction whose moments are those of the draws
-KINDS = {"mh": "markov", "hmc": "markov", "nuts": "markov", "map": "members", "laplace": "independent"}
+KINDS = {name: "markov" for name in MARKOV} | {"map": "members", "laplace": "independent"}
 KINDS |= {"ensemble": "members", "anchored_ensemble": "members", "swa": "members"}
 KINDS |= {"swag": "independent", "multiswag": "independent"}
 KINDS |= {name: "independent" for name, (make, _) in METHODS.items() if make is zoo.methods.VI}
@@ -77,7 +85,7 @@ SIZES |= {"ensemble": (1, 3), "anchored_ensemble": (1, 3), "multiswag": (2, 9), 
 
 # Compiling is all that these cost: each method on one model, each model by NUTS and one other, the rest on request.
 GUIDES = [name for name, (make, _) in METHODS.items() if make is zoo.methods.VI and name not in ("mean_field", "rank1")]
-SOME = [pytest.param(name, marks=pytest.mark.slow if name in GUIDES else ()) for name in METHODS]
+SOME = [pytest.param(name, marks=pytest.mark.slow if name in (*GUIDES, *SLOW) else ()) for name in METHODS]
 FAST = {(method, "mlp") for method in METHODS if method != "bnaf"}
 FAST |= {("nuts", model) for model in MODELS} | {("laplace", "heteroscedastic_mlp")}
 PAIRS = [
@@ -137,7 +145,8 @@ def test_registries_list_exactly_these():
         *("linear", "mlp", "heteroscedastic_mlp", "rank1_mlp", "residual_mlp", "ard_mlp")
     ]
     assert list(zoo.methods.table()["name"]) == [
-        *("mh", "hmc", "nuts", "map", "ensemble", "anchored_ensemble", "swa", "swag", "multiswag", "laplace"),
+        *("mh", "hmc", "nuts", "sgld", "sghmc", "cyclical_sgld", "cyclical_sghmc", "map", "ensemble"),
+        *("anchored_ensemble", "swa", "swag", "multiswag", "laplace"),
         *("spherical", "mean_field", "layerwise", "low_rank", "full_rank", "rank1", "iaf", "bnaf"),
         *("dvi", "mc_dropout", "svgd"),
     ]
@@ -191,7 +200,7 @@ def test_every_method_fits_every_model(method, model):
     assert scores["rmse"] == pytest.approx(np.sqrt(np.mean((NEW_Y - prediction.mean) ** 2)))
 
 
-@pytest.mark.parametrize("method", MARKOV)
+@pytest.mark.parametrize("method", ["mh", "hmc", "nuts", "sghmc"])
 def test_adaptation_stops_with_warm_up(method):
     """Fails if the random walk adapts for ever: its law would change, too slowly for a test of that law to see."""
     step_size = fitted("mlp", method).stats["step_size"]
@@ -226,13 +235,13 @@ def test_a_second_fit_compiles_nothing(method, compilations):
     assert second.timing.compile_seconds == 0
 
 
-@pytest.mark.parametrize("method", MARKOV)
+@pytest.mark.parametrize("method", CHAINED)
 def test_more_draws_compile_nothing(method, compilations):
-    """The number of draws and the thinning are arguments of the compiled chain."""
+    """The number of draws and the thinning are arguments of the compiled chain (a cycle's length is not)."""
     model = make_model("linear", weight_scale=0.78)
     fit(model, make_method(method))
     compilations.reset()
-    longer = fit(model, make_method(method, num_samples=11, thinning=3))
+    longer = fit(model, make_method(method, num_samples=11, thinning=2 if method.startswith("cyclical") else 3))
     assert longer.num_draws == 11
     assert compilations.count == 0
 
@@ -241,7 +250,7 @@ def test_more_draws_compile_nothing(method, compilations):
 
 
 @pytest.mark.parametrize("thinning", [1, 3])
-@pytest.mark.parametrize("method", MARKOV)
+@pytest.mark.parametrize("method", CHAINED)
 def test_fit_then_resume_is_one_long_fit(method, thinning):
     short = fit(make_model("linear"), make_method(method, num_samples=5, thinning=thinning))
     long = fit(make_model("linear"), make_method(method, num_samples=9, thinning=thinning))
@@ -257,7 +266,7 @@ def test_a_point_fit_refuses_to_resume():
         fitted("linear", "map").resume(4)
 
 
-@pytest.mark.parametrize("method", [*MARKOV, "ensemble"])
+@pytest.mark.parametrize("method", [*CHAINED, "ensemble"])
 def test_draws_do_not_depend_on_cores(method, monkeypatch):
     monkeypatch.setattr(chains, "available_cores", lambda: 3)
     many = fit(make_model("mlp"), make_method(method))
@@ -268,7 +277,7 @@ def test_draws_do_not_depend_on_cores(method, monkeypatch):
     assert_same(many, one)
 
 
-@pytest.mark.parametrize("method", MARKOV)
+@pytest.mark.parametrize("method", CHAINED)
 def test_draws_do_not_depend_on_chunks(method, monkeypatch):
     settings = METHODS[method][1]
     steps = 2 * (settings["num_warmup"] + settings["num_samples"] * settings.get("thinning", 1))
@@ -292,7 +301,7 @@ def test_draws_do_not_depend_on_chunks(method, monkeypatch):
     assert_same(few, many)
 
 
-@pytest.mark.parametrize("method", MARKOV)
+@pytest.mark.parametrize("method", CHAINED)
 def test_vectorized_chains_draw_what_threads_draw(method):
     """Few draws in float64, so that rounding has no room to grow."""
     short = make_method(method, num_warmup=0, num_samples=4)
@@ -329,7 +338,7 @@ def interrupt_in(monkeypatch, phase: str, call: int) -> None:
     monkeypatch.setattr(chains, "available_cores", lambda: 1)  # so that nobody draws on in the meantime
 
 
-@pytest.mark.parametrize("method", MARKOV)
+@pytest.mark.parametrize("method", CHAINED)
 def test_an_interrupt_keeps_the_draws_made_until_then(method, monkeypatch, caplog):
     interrupt_in(monkeypatch, "sampling", 20)
     try:
@@ -372,7 +381,7 @@ def test_a_second_interrupt_keeps_the_draws_too(monkeypatch):
     assert posterior.stats["lp"].shape == posterior.result.positions.shape[:2]
 
 
-@pytest.mark.parametrize("method", MARKOV)
+@pytest.mark.parametrize("method", CHAINED)
 def test_an_interrupt_in_warm_up_is_raised(method, monkeypatch):
     interrupt_in(monkeypatch, "warm-up", 3)
     with pytest.raises(KeyboardInterrupt, match="warm-up"):
@@ -382,7 +391,7 @@ def test_an_interrupt_in_warm_up_is_raised(method, monkeypatch):
 # --- units ----------------------------------------------------------------------------------------------------------
 
 
-OF_EACH_KIND = (*MARKOV, "map", "anchored_ensemble", "swag", "laplace", "mean_field", "dvi")
+OF_EACH_KIND = ("mh", "hmc", "nuts", "sghmc", "map", "anchored_ensemble", "swag", "laplace", "mean_field", "dvi")
 
 
 @pytest.mark.parametrize(

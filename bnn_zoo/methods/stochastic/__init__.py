@@ -1,0 +1,1 @@
+"""Markov chains that see a batch of the rows a step."""
