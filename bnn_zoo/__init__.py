@@ -12,6 +12,7 @@ from bnn_zoo.posterior import Posterior
 from bnn_zoo.prediction import Prediction
 
 if TYPE_CHECKING:
+    from bnn_zoo.distilling import distill
     from bnn_zoo.estimator import BNNRegressor
     from bnn_zoo.keeping.posteriors import load
     from bnn_zoo.reports import plots
@@ -25,6 +26,7 @@ __all__ = [
     "Prediction",
     "compare",
     "datasets",
+    "distill",
     "errors",
     "fit",
     "load",
@@ -41,6 +43,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "BNNRegressor": ("bnn_zoo.estimator", "BNNRegressor"),
     "compare": ("bnn_zoo.reports.comparison", "compare"),
+    "distill": ("bnn_zoo.distilling", "distill"),
     "load": ("bnn_zoo.keeping.posteriors", "load"),
     "plots": ("bnn_zoo.reports.plots", None),
     "sbc": ("bnn_zoo.reports.calibration", "sbc"),

@@ -18,7 +18,7 @@ from bnn_zoo.engine.gaussian import Gaussian
 from bnn_zoo.engine.scaling import Scaling
 from bnn_zoo.errors import bad_value, check_choice, check_count
 from bnn_zoo.inputs import as_inputs, as_targets
-from bnn_zoo.prediction import Prediction, Source, choose_kind, linearized_at, propagated_at
+from bnn_zoo.prediction import Prediction, Source, choose_kind, distilled_at, linearized_at, propagated_at
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -158,7 +158,7 @@ class Posterior:
         x : array-like
             Inputs ``(n, d)``; a pandas frame is matched by column name.
         kind : str or None
-            ``"monte_carlo"``: the mixture over all draws. ``"plug_in"``: the one network of a point fit.
+            ``"monte_carlo"``: the mixture over all draws. ``"plug_in"``: the one network of a point fit or a student.
             ``"linearized"``: the network made linear about its mode, in closed form (Laplace). ``"moments"``: mean and
             covariance sent through the layers, without sampling (deterministic VI, and other Gaussians of independent
             layers). ``None``: ``"plug_in"`` for a point fit, ``"linearized"`` for Laplace, ``"moments"`` for
@@ -175,6 +175,8 @@ class Posterior:
         network = Source(self.problem, self._flat, inputs, self.scaling, self.x64)
         if kind == "moments" and self._moments is not None:
             return propagated_at(network, self._moments, getattr(self.method, "full_covariance", True))
+        if kind == "plug_in" and getattr(self.method, "tells_epistemic", False):
+            return distilled_at(network)
         return network.predict(kind)
 
     @property

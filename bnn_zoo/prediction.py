@@ -32,7 +32,8 @@ REASONS = {
 class Prediction:
     """Predictive distribution at ``n`` inputs: an equal mixture, over draws, of the model's observation distribution.
 
-    Where the network was made linear about a mode, or moments were sent through it, there is one component, a Normal.
+    Where the network was made linear about a mode, moments were sent through it, or it was distilled, there is one
+    component, a Normal.
 
     Moments are computed at once, in one compiled loop in bounded memory. Quantiles, densities and scores are exact for
     the mixture, not sampled, and computed a block of rows at a time when asked for.
@@ -269,6 +270,20 @@ def propagated_at(network: Source, gaussian: Gaussian, full: bool) -> Prediction
         aleatoric_std=np.sqrt(noise) * scale,
         kind="moments",
         _source=Propagated(network, mean, np.sqrt(variance + noise)),
+    )
+
+
+def distilled_at(network: Source) -> Prediction:
+    """Return the prediction of a student, whose outputs are the mean and the logs of both variances, in one pass."""
+    with jax.enable_x64(network.x64):
+        mean, aleatoric, epistemic = predictive.outputs(network.problem, network.positions[0], network.x)
+    scale = network.scaling.y_scale
+    return Prediction(
+        mean=network.scaling.from_model(mean),
+        epistemic_std=np.exp(0.5 * epistemic.astype(np.float64)) * scale,
+        aleatoric_std=np.exp(0.5 * aleatoric.astype(np.float64)) * scale,
+        kind="plug_in",
+        _source=network,
     )
 
 

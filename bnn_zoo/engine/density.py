@@ -183,6 +183,10 @@ class Problem:
         """Distribution of the observed site at the ``m`` rows of ``x``: family and parameters ``(m,)``."""
         return unwrap(self._trace(z, x, None)[self.observed]["fn"], x.shape[0])
 
+    def outputs(self, z: jax.Array, x: jax.Array) -> jax.Array:
+        """The deterministic site ``outputs (m, k)`` at the rows of ``x``, of a model that has one (`Student`)."""
+        return self._trace(z, x, None)["outputs"]["value"]
+
     def simulate(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         """One joint draw from prior and likelihood at the rows of ``x``: ``z (p,)`` and ``y (n,)``."""
         key_prior, key_noise = jax.random.split(key)

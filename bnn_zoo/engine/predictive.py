@@ -36,14 +36,17 @@ def moments(
 
     The variance between draws is the population's: together the two are the variance of the mixture.
     """
-    rows = block_rows(len(positions), len(x))
-    blocks = -(-len(x) // rows)
-    room = 1 << (blocks - 1).bit_length()
-    padded = np.zeros((room * rows, x.shape[1]), problem.x.dtype)
-    padded[: len(x)] = x
-    out = call(_moments, (), problem, positions, padded.reshape(room, rows, -1), np.int32(blocks), watch=watch)
+    padded, blocks = _blocks(problem, x, block_rows(len(positions), len(x)))
+    out = call(_moments, (), problem, positions, padded, blocks, watch=watch)
     mean, between, within = (np.asarray(a).reshape(-1)[: len(x)] for a in out)
     return mean, between, within
+
+
+def outputs(problem: Problem, z: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Return the outputs ``(k, m)`` of the one network at ``z (p,)``, of a model that names them."""
+    padded, blocks = _blocks(problem, x, block_rows(1, len(x)))
+    out = np.asarray(call(_outputs, (), problem, z, padded, blocks))
+    return out.reshape(len(out), -1)[:, : len(x)]
 
 
 def components(problem: Problem, positions: np.ndarray, x: np.ndarray) -> Iterator[tuple[slice, Likelihood]]:
@@ -84,6 +87,15 @@ def pointwise(problem: Problem, positions: np.ndarray, x: np.ndarray, y: np.ndar
 def sites(problem: Problem, positions: np.ndarray, watch: Stopwatch | None = None) -> dict[str, np.ndarray]:
     """Return the sites that a user reads, ``(T, *site)`` each."""
     return {name: np.asarray(v) for name, v in call(_sites, (), problem, positions, watch=watch).items()}
+
+
+def _blocks(problem: Problem, x: np.ndarray, rows: int) -> tuple[np.ndarray, np.int32]:
+    """``x`` in blocks ``(room, rows, d)``, room for a power of two of them, and how many of these are used."""
+    blocks = -(-len(x) // rows)
+    room = 1 << (blocks - 1).bit_length()
+    padded = np.zeros((room * rows, x.shape[1]), problem.x.dtype)
+    padded[: len(x)] = x
+    return padded.reshape(room, rows, -1), np.int32(blocks)
 
 
 def _row_blocks(problem: Problem, x: np.ndarray, rows: int) -> Iterator[tuple[slice, np.ndarray]]:
@@ -137,3 +149,12 @@ def _moments(
 
     blank = jnp.zeros(x.shape[:2], x.dtype)
     return lax.fori_loop(0, num_blocks, block, (blank, blank, blank))
+
+
+def _outputs(problem: Problem, z: jax.Array, x: jax.Array, num_blocks: jax.Array) -> jax.Array:
+    width = jax.eval_shape(problem.outputs, z, x[0]).shape[1]
+
+    def block(i: jax.Array, out: jax.Array) -> jax.Array:
+        return out.at[:, i].set(problem.outputs(z, x[i]).T)
+
+    return lax.fori_loop(0, num_blocks, block, jnp.zeros((width, *x.shape[:2]), x.dtype))

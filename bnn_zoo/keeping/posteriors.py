@@ -19,6 +19,7 @@ from bnn_zoo.engine.draws import Draws
 from bnn_zoo.engine.scaling import Scaling
 from bnn_zoo.errors import ZooError, bad_value
 from bnn_zoo.keeping import recipe, sealed
+from bnn_zoo.models.student import Student
 from bnn_zoo.paths import as_path, writable_file
 from bnn_zoo.posterior import Posterior, Timing
 
@@ -157,6 +158,8 @@ def _rebuild(contents: sealed.Contents, shown: str, model: Any, method: Any) -> 
     header, arrays = contents.header, contents.arrays
     model = _given("model", header, model, models.registry, shown)
     method = _given("method", header, method, methods.registry, shown)
+    if getattr(method, "tells_epistemic", False) and not isinstance(model, Student):
+        raise ValueError("a distilled model that is no student")
     kept = header["data"]
     names = tuple(_text(name) for name in kept["feature_names"])
     data = Dataset(
@@ -230,7 +233,7 @@ def _given(argument: str, header: dict, value: Any, registry: Any, shown: str) -
             raise bad_value(argument, "given for this file", got, f"Pass it: zoo.load(path, {argument}=...).")
         return registry.look_up(value)
     kept = recipe.unpack(form)
-    if type(kept) not in {entry.make for entry in registry.entries}:
+    if type(kept) not in recipe.classes(registry):
         raise ValueError(f"no {argument} in its place")
     if value is not None and registry.look_up(value) != kept:
         got = f"{registry.look_up(value)!r}, where {shown} holds {kept!r}"

@@ -19,7 +19,13 @@ from numpyro.distributions import Distribution
 
 from bnn_zoo import methods, models
 from bnn_zoo.engine.identity import fingerprint
+from bnn_zoo.methods.distillation import Distillation
 from bnn_zoo.models.parts.weight_priors import ScaleMixture
+from bnn_zoo.models.student import Student
+from bnn_zoo.registry import Registry
+
+# Not for a fit, so in no registry, but of a posterior all the same.
+DISTILLED = {"model": Student, "method": Distillation}
 
 MOST_ITEMS = 256
 MOST_NUMBERS = 100_000
@@ -105,10 +111,15 @@ def written(value: Any) -> Any:
         return None
 
 
+def classes(registry: Registry) -> set[type]:
+    """Classes that may stand as the model, or as the method, of a posterior in a file."""
+    return {entry.make for entry in registry.entries} | {DISTILLED[registry.kind]}
+
+
 def _known() -> dict[str, type]:
-    """Return classes by name. Whatever has a line in a registry can be written, and the priors of weights."""
-    entries = (*models.registry.entries, *methods.registry.entries)
-    return {entry.make.__name__: entry.make for entry in entries} | {"ScaleMixture": ScaleMixture}
+    """Return classes by name: those of models and methods, and the priors of weights."""
+    found = classes(models.registry) | classes(methods.registry) | {ScaleMixture}
+    return {one.__name__: one for one in found}
 
 
 def _short(values: Any, most: int) -> list[Any]:

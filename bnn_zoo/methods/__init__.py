@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from bnn_zoo.methods.distillation import Distillation
 from bnn_zoo.methods.ensembles.deep import DeepEnsemble
 from bnn_zoo.methods.ensembles.map import MAP
 from bnn_zoo.methods.ensembles.swag import SWA, SWAG, MultiSWAG
@@ -36,6 +37,7 @@ __all__ = [
     "CyclicalSGLD",
     "DeepEnsemble",
     "DeterministicVI",
+    "Distillation",
     "Laplace",
     "MCDropout",
     "MetropolisHastings",

@@ -10,12 +10,13 @@ from bnn_zoo.models.linear import Linear
 from bnn_zoo.models.mlp import MLP
 from bnn_zoo.models.rank1 import Rank1MLP
 from bnn_zoo.models.residual import ResidualMLP
+from bnn_zoo.models.student import Student
 from bnn_zoo.registry import Entry, Registry
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["ARDMLP", "MLP", "HeteroscedasticMLP", "Linear", "Rank1MLP", "ResidualMLP", "registry", "table"]
+__all__ = ["ARDMLP", "MLP", "HeteroscedasticMLP", "Linear", "Rank1MLP", "ResidualMLP", "Student", "registry", "table"]
 
 # fmt: off
 registry = Registry("model", (

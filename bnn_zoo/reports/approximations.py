@@ -18,10 +18,20 @@ SIGNAL = (1.3, 1.3)  # noise alone gives 1, give or take 1 / √(2 k) over k dir
 RISE = 1.0  # nats by which a bound may still rise and be taken to have settled
 SPREAD = (0.25, 1.0)  # relative error of an sd of f(x) over independent networks: 9 of them give 0.25
 
+# A student and its teacher, in distribution and beyond the data. KL of the predictives in nats: what the student loses
+# in expected log score where the teacher is right; 0.05 is what a comparison of methods would notice.
+LOSS = {"inside": (0.01, 0.05), "outside": (0.05, 0.25)}
+CORRELATION = (0.9, 0.7)  # of epistemic sds
+SAME_FACTOR = 1.1  # typical ratio of epistemic sds below which it does not matter that they hardly vary together
+PLACES = {"inside": "in distribution", "outside": "beyond the data"}
+
 
 def judge(posterior: Posterior) -> list[Check]:
     """Return the checks that the facts of a run allow."""
-    checks, info = [_spread(posterior)], posterior.result.info
+    info = posterior.result.info
+    if "inside_divergence" in info:
+        return [_teacher(info), *(_distance(info, place) for place in PLACES), *(_doubt(info, at) for at in PLACES)]
+    checks = [_spread(posterior)]
     if "deviations" in info:
         checks.append(_width_of_sgd(info))
     if "log_q" in posterior.stats:
@@ -183,6 +193,40 @@ def _spread(posterior: Posterior) -> Check:
     error = 1 / np.sqrt(2 * (count - 1))
     said = f"The sd of f(x) over {count} networks is known to about {100 * error:.0f} % of itself."
     return graded("precision of the spread", error, SPREAD, said, said, "Take more members or draws.", never_fails=True)
+
+
+def _teacher(info: dict) -> Check:
+    """One network stands for a posterior: it is no better than what it was taught."""
+    said = (
+        f"One network stands for {info['teacher_draws']} draws of {info['teacher']}, and its doubt is what it was "
+        f"taught. Diagnosis of the teacher: {info['teacher_verdict']}"
+    )
+    if info["teacher_verdict"] == "passed":
+        return Check("teacher", 1.0, "passed", f"{said}.")
+    return Check("teacher", 0.0, info["teacher_verdict"], f"{said}. {info['teacher_summary']}", "Mend the teacher.")
+
+
+def _distance(info: dict, place: str) -> Check:
+    loss, rmse = info[f"{place}_divergence"], info[f"{place}_rmse"]
+    said = (
+        f"{PLACES[place]} the predictive is {loss:.2g} nats from the teacher's, and its mean off by {rmse:.2g} "
+        "predictive sds (root mean square)"
+    )
+    mend = "Raise num_steps or hidden, or give the student a learning_rate of its own."
+    return graded(f"distance from the teacher {PLACES[place]}", loss, LOSS[place], f"{said}.", f"{said}.", mend)
+
+
+def _doubt(info: dict, place: str) -> Check:
+    found, factor = info[f"{place}_correlation"], info[f"{place}_factor"]
+    said = (
+        f"{PLACES[place]} its epistemic sd correlates {found:.3f} with the teacher's, and is typically off by a factor "
+        f"of {factor:.2f}"
+    )
+    lack = 0.0 if factor <= SAME_FACTOR else 1 - found
+    limits = tuple(1 - limit for limit in CORRELATION)
+    mend = "Raise num_steps, num_inputs or hidden."
+    name = f"epistemic sd {PLACES[place]}"
+    return graded(name, lack, limits, f"{said}.", f"{said}.", mend, shown=found)
 
 
 def spreads(functions: np.ndarray, points: pd.DataFrame) -> tuple[pd.DataFrame, list[Check]]:

@@ -18,6 +18,7 @@ COMMANDS = (
     ("prediction",),
     ("sbc", "--simulations", "512"),
     ("descent", "--seeds", "3"),
+    ("distill",),
 )
 
 AGAINST_TORCH = (
