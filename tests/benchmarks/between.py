@@ -26,10 +26,10 @@ GAP = np.linspace(-0.4, 0.4, 21)[:, None]
 AMONG = np.concatenate([np.linspace(-1.4, -1.0, 11), np.linspace(1.0, 1.4, 11)])[:, None]
 METHODS = {
     **{
-        guide: zoo.methods.VI(guide=guide, num_steps=20_000, num_particles=5)
+        guide: zoo.methods.VI(guide=guide, num_steps=40_000)
         for guide in ("spherical", "mean_field", "layerwise", "low_rank", "full_rank", "rank1", "iaf")
     },
-    "mean_field + local": zoo.methods.VI(guide="mean_field", estimator="local", num_steps=20_000, num_particles=5),
+    "mean_field + local": zoo.methods.VI(guide="mean_field", estimator="local", num_steps=40_000),
     "dvi": zoo.methods.DeterministicVI(num_steps=10_000),
     "mc_dropout": zoo.methods.MCDropout(num_steps=20_000),
     "svgd": zoo.methods.SVGD(num_members=50, num_steps=10_000),

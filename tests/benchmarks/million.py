@@ -44,7 +44,7 @@ def method(name: str, rows: int) -> object:
         warm = 2 * steps // 3
         return zoo.methods.SWAG(num_steps=steps - warm, warm_steps=warm, batch_size=BATCH, num_samples=20)
     if name == "vi":
-        return zoo.methods.VI(guide="mean_field", num_steps=steps, batch_size=BATCH, num_samples=20)
+        return zoo.methods.VI(guide="mean_field", num_steps=steps, batch_size=BATCH, num_particles=1, num_samples=20)
     settings = {"num_restarts": 1, "num_steps": steps, "batch_size": BATCH, "polish_steps": 10}
     if name == "map":
         return zoo.methods.MAP(**settings)

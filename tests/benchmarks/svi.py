@@ -128,7 +128,7 @@ def main() -> None:
     arguments = parser.parse_args()
     steps = arguments.steps
     print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}")
-    few = {"num_steps": steps, "num_samples": 2}
+    few = {"num_steps": steps, "num_samples": 2, "num_particles": 1}
     sides = {
         "zoo": zoo_side(zoo.methods.VI(**few)),
         "bare": bare_side(steps),

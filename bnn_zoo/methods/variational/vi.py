@@ -25,6 +25,7 @@ from bnn_zoo.methods.variational.bound import ESTIMATORS, Bound
 from bnn_zoo.methods.variational.guides import NAMES, Family, blocks_of
 
 MOST_BYTES = 4 * 2**30
+FLOWS, FLOW_RATE, RATE = ("iaf", "bnaf"), 0.003, 0.01
 SLOPES = 64  # estimates of the gradient, for its noise
 
 
@@ -49,9 +50,11 @@ class VI:
     num_restarts : int
         Guides trained side by side, each about its own prior draw; that of the best bound is kept.
     num_steps, learning_rate, batch_size
-        Adam's, with a cosine decay to zero, on minus the bound per row. ``batch_size=None`` takes all rows.
+        Adam's, with a cosine decay to zero, on minus the bound per row. A learning rate of ``None`` is 0.01, and 0.003
+        for flows, which 0.01 blows up; ``batch_size=None`` takes all rows.
     num_particles : int
-        Draws a step.
+        Draws a step. With one, the noise of the gradient leaves the bound well short of what the family can reach; on
+        batches of a large set, whose own noise is larger, one will do.
     estimator : str
         How a draw of the weights enters the likelihood: ``"shared"`` by all rows of a batch, or, for ``"spherical"``
         and ``"mean_field"`` with less variance, ``"local"`` (reparameterised pre-activations) or ``"flipout"``.
@@ -89,9 +92,9 @@ class VI:
     num_samples: int = 1000
     num_restarts: int = 1
     num_steps: int = 10_000
-    learning_rate: float = 0.01
+    learning_rate: float | None = None
     batch_size: int | None = None
-    num_particles: int = 1
+    num_particles: int = 8
     estimator: str = "shared"
     temperature: float = 1.0
     kl_warmup: int = 0
@@ -107,7 +110,8 @@ class VI:
         check_count("kl_warmup", self.kl_warmup, 0)
         if self.batch_size is not None:
             check_count("batch_size", self.batch_size)
-        check_positive("learning_rate", self.learning_rate, "0.01 is usual on standardised data.")
+        if self.learning_rate is not None:
+            check_positive("learning_rate", self.learning_rate, "0.01 is usual on standardised data.")
         check_positive("temperature", self.temperature, "1 is Bayes' rule.")
         check_positive("rank1_scale", self.rank1_scale, "0.1 is the paper's.")
         if self.estimator != "shared" and not self._family.is_factorised:
@@ -138,11 +142,12 @@ class VI:
             warm_steps=self.kl_warmup,
             beyond=bounds.sites_beyond(problem, np.asarray(exact)),
         )
-        schedule = Schedule(num_steps=self.num_steps, learning_rate=self.learning_rate, batch_size=self.batch_size)
+        rate = self.learning_rate or (FLOW_RATE if self.guide in FLOWS else RATE)
+        schedule = Schedule(num_steps=self.num_steps, learning_rate=rate, batch_size=self.batch_size)
         trained = training.train(problem, begin, key_train, schedule, context, f"VI: {self.guide}", task)
         tail = trained.losses[-max(1, len(trained.losses) // 20) :].mean(axis=0)
         if not np.isfinite(tail).any():
-            raise bad_value("learning_rate", "small enough to train", self.learning_rate, "Try a tenth of it.")
+            raise bad_value("learning_rate", "small enough to train", rate, "Try a tenth of it.")
         best = int(np.nanargmin(np.where(np.isfinite(tail), tail, np.nan)))
         flat = trained.positions[best]
         static = (family, self.num_samples)
@@ -205,7 +210,7 @@ class VI:
         if self.guide == "layerwise":
             numbers = 6 * sum(len(block) ** 2 for block in blocks_of(problem)) * self.num_restarts
             check_memory("guide", self.guide, numbers, MOST_BYTES, cheaper)
-        if self.guide in ("iaf", "bnaf"):
+        if self.guide in FLOWS:
             if problem.size == 1:
                 raise bad_value("guide", "'mean_field' for a single coordinate", repr(self.guide), "A flow mixes.")
             numbers = 6 * (6 if self.guide == "iaf" else 16) * problem.size**2 * self.num_restarts
