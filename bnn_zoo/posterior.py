@@ -108,6 +108,11 @@ class Posterior:
         """False when an interrupt ended the fit early: the draws are those made until then."""
         return self.result.complete
 
+    @property
+    def tells_epistemic(self) -> bool:
+        """True of a student (`bnn_zoo.distill`), whose one network says how uncertain f(x) is."""
+        return getattr(self.method, "tells_epistemic", False)
+
     @cached_property
     def draws(self) -> dict[str, np.ndarray]:
         """Sites as ``(C, S, *site)``, in constrained space.
@@ -175,7 +180,7 @@ class Posterior:
         network = Source(self.problem, self._flat, inputs, self.scaling, self.x64)
         if kind == "moments" and self._moments is not None:
             return propagated_at(network, self._moments, getattr(self.method, "full_covariance", True))
-        if kind == "plug_in" and getattr(self.method, "tells_epistemic", False):
+        if kind == "plug_in" and self.tells_epistemic:
             return distilled_at(network)
         return network.predict(kind)
 

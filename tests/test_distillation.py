@@ -142,8 +142,15 @@ def test_it_is_scored_judged_compared_and_reported(student, teacher, tmp_path):
     assert np.isfinite(scores).all()
     table = zoo.compare({"student": student, "teacher": teacher}, TEST, reference="teacher")
     assert 0.9 < table.loc["student", "epistemic_ratio"] < 1.1
-    assert student.report(tmp_path / "student.html", TEST).exists()
+    page = student.report(tmp_path / "student.html", TEST).read_text()
+    assert "noise alone" not in page
+    assert "is doubt about the function: this is one network" not in page
     assert student.idata["log_likelihood"]["y"].shape == (1, 1, len(TRAIN.y))
+
+
+def test_the_diagnosis_holds_the_spread_that_it_tells(student):
+    diagnosis = student.diagnose()
+    np.testing.assert_allclose(diagnosis.points["sd"], student.predict(diagnosis.x).epistemic_std)
 
 
 def test_the_diagnosis_says_whose_place_it_takes_and_how_well(student, brief, teacher):

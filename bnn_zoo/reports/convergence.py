@@ -114,7 +114,9 @@ def diagnose(posterior: Posterior, held_out: np.ndarray | None = None, reference
         reference = against.reference_for(posterior, reference)
     x, where = probe_points(posterior.data.x, held_out)
     functions = posterior.function_draws(x)
-    points = pd.DataFrame({"where": where, "mean": functions.mean((0, 1)), "sd": functions.std((0, 1))})
+    # A student is one network that knows the spread of those it stands for.
+    sd = posterior.predict(x).epistemic_std if posterior.tells_epistemic else functions.std((0, 1))
+    points = pd.DataFrame({"where": where, "mean": functions.mean((0, 1)), "sd": sd})
     if posterior.kind == "markov":
         points, checks = _judge_chains(posterior, functions, points)
     else:

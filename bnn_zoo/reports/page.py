@@ -164,7 +164,7 @@ def gallery(posterior: Posterior, data: Dataset) -> list[Picture]:
     one = data.num_features == 1
     rows = f"{len(data)} rows of {data.name}"
     bands = "The inner band is doubt about the function, the outer one adds the noise of an observation."
-    if posterior.num_chains * posterior.num_draws == 1:
+    if posterior.num_chains * posterior.num_draws == 1 and not posterior.tells_epistemic:
         bands = "The band is noise alone, as there is one network."
     found = [
         Picture(
