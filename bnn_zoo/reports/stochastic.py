@@ -54,6 +54,8 @@ def _temperature(posterior: Posterior, statistic: str) -> Check:
     else:
         cause = "chains have not spread from where they began"
         mend = "Raise num_warmup and thinning."
+        if hasattr(posterior.method, "samples_per_cycle"):
+            mend = "Raise thinning, or take exploration_temperature=1: a cycle starts narrow after a descent."
     return graded(name, beyond, HEAT, f"{said}.", f"{said}: {cause}.", mend, shown=mean)
 
 

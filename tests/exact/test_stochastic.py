@@ -256,7 +256,7 @@ def test_curvature_and_noise_are_found(problem):
 def test_found_steps_keep_their_promise(problem, make, batch_size):
     """At the step found, no variance is more than about a tenth too large.
 
-    The variance of the noise is estimated from 32 differences, that is to √(2/32) = 25 %: three errors make 0.075 more.
+    The variance of the noise is estimated from 32 differences, that is to √(2/32) = 25 %: four errors make 0.1 more.
     """
     method = make(batch_size=batch_size)
     kernel = method.kernel(problem)
@@ -267,7 +267,7 @@ def test_found_steps_keep_their_promise(problem, make, batch_size):
     for h, friction in zip(np.asarray(state.step_size, float), np.asarray(state.friction, float), strict=True):
         cov = law.overdamped(h) if make is zoo.methods.SGLD else law.underdamped(h, friction)
         ratio = np.linalg.eigvals(np.linalg.solve(LINEAR.cov, cov)).real
-        assert 0.98 < ratio.min() <= ratio.max() < 1.175
+        assert 0.98 < ratio.min() <= ratio.max() < 1.2
 
 
 def test_courses():
@@ -296,6 +296,32 @@ def test_cycles_are_numbered_and_explored(make):
     assert (np.diff(steps.reshape(2, 3, 4), axis=2) < 0).all()
     longer = zoo.fit(MODEL, replace(method, num_samples=16), DATA, standardize=False, progress=False)
     np.testing.assert_array_equal(longer.draws["w_0"], posterior.resume(4, progress=False).draws["w_0"])
+
+
+def test_exploration_with_noise_keeps_the_width():
+    """After descents without noise draws are too narrow; with noise in them the variance is the posterior's.
+
+    Within 5 Monte Carlo errors and the tenth that steps are found for, of the sum of the variances of all weights.
+    """
+    lengths = {"num_samples": 2000, "samples_per_cycle": 10, "thinning": 1, "start": "prior"}
+    found = {}
+    for heat in (0.0, 1.0):
+        method = zoo.methods.CyclicalSGLD(**lengths, exploration_temperature=heat)
+        posterior = zoo.fit(MODEL, method, DATA, standardize=False, progress=False)
+        squares = ((posterior.result.positions - LINEAR.mean) ** 2).sum(2) / np.trace(LINEAR.cov)
+        found[heat] = squares.mean(), float(array_stats.mcse(squares, chain_axis=0, draw_axis=1))
+    assert found[0.0][0] < 0.6
+    assert abs(found[1.0][0] - 1) < 0.1 + ERRORS * found[1.0][1] < 0.4
+
+
+def test_control_variates_count_both_gradients():
+    """Two gradients of a batch a step."""
+    method = zoo.methods.SGLD(num_warmup=0, num_samples=4, num_chains=1, thinning=3, start="prior", batch_size=3)
+    counts = [
+        zoo.fit(MODEL, replace(method, control_variates=which), DATA, standardize=False, progress=False)
+        for which in (False, True)
+    ]
+    assert [fit.timing.gradient_evaluations for fit in counts] == [12, 24]
 
 
 def test_warm_restarts_and_decay_move_the_step():

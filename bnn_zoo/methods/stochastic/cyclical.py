@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from bnn_zoo.engine.identity import settings
-from bnn_zoo.errors import check_between, check_count
+from bnn_zoo.errors import check_between, check_count, check_positive
 from bnn_zoo.methods.mcmc.markov import check_lengths
 from bnn_zoo.methods.stochastic.kernels import Rule
 from bnn_zoo.methods.stochastic.langevin import StochasticChain, check_friction, check_steps
@@ -31,8 +31,13 @@ class CyclicalSGLD(StochasticChain):
         Draws kept a cycle: there are ``num_samples / samples_per_cycle`` cycles, and `resume` goes on with more.
     exploration : float
         Share of a cycle that explores (β of the paper).
+    exploration_temperature : float
+        Noise while exploring: 0 in the paper. Each cycle then samples from where a descent ends, and its draws are too
+        narrow unless it samples for long; 1 keeps the width that the chain has.
     step_size : float or None
         At the beginning of a cycle. ``None``: as much as lets the sampling stage begin with what `SGLD` would find.
+        That is safe, and too short to leave a mode behind a high barrier: five times as much, where it is stable, does,
+        and makes the draws of the sampling stage somewhat too wide (``stats["step_size"]`` holds what was found).
     num_chains, thinning, start, batch_size, temperature
         As in `SGLD`.
 
@@ -47,6 +52,7 @@ class CyclicalSGLD(StochasticChain):
     num_chains: int = 4
     thinning: int = 100
     exploration: float = 0.8
+    exploration_temperature: float = 0.0
     start: str = "ensemble"
     batch_size: int | None = None
     step_size: float | None = None
@@ -73,8 +79,10 @@ class CyclicalSGHMC(StochasticChain):
 
     Parameters
     ----------
-    num_warmup, num_samples, samples_per_cycle, exploration, num_chains, thinning, start, batch_size, temperature
+    num_warmup, num_samples, samples_per_cycle, exploration, exploration_temperature
         As in `CyclicalSGLD`.
+    num_chains, thinning, start, batch_size, temperature
+        As in `SGLD`.
     step_size, friction : float or None
         As in `SGHMC`; the step size is that at the beginning of a cycle.
 
@@ -89,6 +97,7 @@ class CyclicalSGHMC(StochasticChain):
     num_chains: int = 4
     thinning: int = 100
     exploration: float = 0.8
+    exploration_temperature: float = 0.0
     start: str = "ensemble"
     batch_size: int | None = None
     step_size: float | None = None
@@ -124,6 +133,7 @@ def cyclical_rule(method: Any, underdamped: bool) -> Rule:
         control_variates=False,
         preconditioned=False,
         noise_estimate=False,
+        exploration_temperature=float(method.exploration_temperature),
         course=Course(cycle_steps=explored + sampled, explored=explored),
     )
 
@@ -132,3 +142,5 @@ def check_cycles(method: Any) -> None:
     """Raise unless cycles can be run."""
     check_count("samples_per_cycle", method.samples_per_cycle)
     check_between("exploration", method.exploration, 0, 1, "0.8 is usual.")
+    if method.exploration_temperature:
+        check_positive("exploration_temperature", method.exploration_temperature, "0 is the paper's, 1 is warm.")

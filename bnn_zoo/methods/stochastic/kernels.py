@@ -54,7 +54,7 @@ class State(NamedTuple):
     step_size: jax.Array  # before the course's factor
     friction: jax.Array
     step: jax.Array  # of sampling: negative in warm-up
-    made: jax.Array  # steps in the last call
+    made: jax.Array  # gradients in the last call
     temperature: jax.Array  # configurational, from the last gradient
     kinetic: jax.Array
     current: jax.Array  # step size of the last step
@@ -73,6 +73,7 @@ class Rule(NamedTuple):
     preconditioned: bool
     noise_estimate: bool
     course: Course
+    exploration_temperature: float = 0.0
 
 
 class StochasticGradient(MCMCKernel):
@@ -123,18 +124,21 @@ class StochasticGradient(MCMCKernel):
         course = self.rule.course
         sampled = max(course.sampled, 1)
         within = jnp.maximum(state.step, 0) % sampled
-        made = jnp.ones((), jnp.int32)
+        # Gradients, of which control variates take two a step.
+        each = 2 if self.rule.control_variates and self.rule.batch_size is not None else 1
+        made = jnp.full((), each, jnp.int32)
         if self.rule.step_size is None or self.rule.noise_estimate:
             state = self._look_again(state)
         if course.explored:
             # A cycle begins with its exploration, all of it, so that every draw is one of the sampling stage.
+            cool = self.rule.exploration_temperature
             begins = (state.step >= 0) & (within == 0)
             made = jnp.where(begins, course.explored + 1, 1).astype(jnp.int32)
-            state = lax.fori_loop(0, made - 1, lambda i, s: self._move(s, course.factor(0, i), cold=True), state)
+            state = lax.fori_loop(0, made - 1, lambda i, s: self._move(s, course.factor(0, i), cool), state)
         factor = course.factor(state.step, course.explored + within)
         if course.cycle_steps or course.decay:
             factor = jnp.where(state.step < 0, course.factor(0, course.explored), factor)
-        state = self._move(state, factor, cold=False)
+        state = self._move(state, factor, self.rule.temperature)
         return state._replace(step=state.step + 1, made=made)
 
     def _look_again(self, state: State) -> State:
@@ -174,10 +178,9 @@ class StochasticGradient(MCMCKernel):
             friction = stepping.friction_for(step_size, local, rule.temperature)
         return step_size, jnp.asarray(friction, z.dtype), local.variances if rule.noise_estimate else none
 
-    def _move(self, state: State, factor: Any, cold: bool) -> State:
+    def _move(self, state: State, factor: Any, heat: float) -> State:
         key, key_batch, key_noise = jax.random.split(state.key, 3)
         h = (state.step_size * factor).astype(state.z.dtype)
-        heat = 0.0 if cold else self.rule.temperature
         white = jax.random.normal(key_noise, state.z.shape, state.z.dtype) if heat else jnp.zeros_like(state.z)
         state = state._replace(key=key, current=h)
         move = self._underdamped if self.rule.underdamped else self._overdamped
@@ -203,7 +206,8 @@ class StochasticGradient(MCMCKernel):
         if state.excess.size:
             variance = jnp.maximum(variance - h**2 * spread(spread(state.excess)), 0.0)
         momentum = kept * state.momentum + jnp.sqrt(variance) * white
-        z = z + 0.5 * h * spread(momentum)
+        # Without the barrier XLA draws the random numbers in z anew for every row that z is multiplied with.
+        z = lax.optimization_barrier(z + 0.5 * h * spread(momentum))
         gradient = estimate(self.problem, self.rule.batch_size, z, state.centre, key)
         kick = h * spread(gradient)
         half = momentum - 0.5 * kick

@@ -139,7 +139,8 @@ class SGHMC(StochasticChain):
     """Stochastic-gradient Hamiltonian Monte Carlo: Langevin dynamics with momentum, discretised as BAOAB.
 
     Choose it over `SGLD` where directions differ much in curvature, as they do in networks: momentum carries it along
-    the flat ones. Exact on a Gaussian with all rows a step, at any stable step size.
+    the flat ones, as long as the noise of batches does not call for more friction than momentum survives: with all
+    rows, large batches or control variates. Exact on a Gaussian with all rows a step, at any stable step size.
 
     Parameters
     ----------

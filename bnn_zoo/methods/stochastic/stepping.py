@@ -9,9 +9,10 @@ direction too large by the factor 1 / (1 − h λ / 4) and, by the noise, by h v
 keeps both together below a tenth, and every other direction below that. A step of BAOAB is exact on a quadratic and
 stable for h √λ < 2; the noise of its kick, h² v, is heat beside the (1 − e^{−2γh}) T that friction lets in. So
 
-    h = min(1 / 2√λ, √((1 − e^{−2}) tol T / v)),          γ = max(0.1 / h, −log(1 − h² v / tol T) / 2h),
+    h = min(1 / 2√λ, √((1 − e^{−1/4}) tol T / v)),          γ = max(0.1 / h, −log(1 − h² v / tol T) / 2h),
 
-that is h √λ ≤ 1/2, γ h ≤ 1, and as much friction as the noise needs.
+that is h √λ ≤ 1/2, as much friction as the noise needs, and γ h ≤ 1/8 for that: where noise sets the step, a flat
+direction gains the variance (1 + e^{−γh})² tol T² / v a step, which more friction would halve and less hardly raise.
 
 Where the curvature grows along the chain there is room: SGLD is stable up to 10 times λ, BAOAB up to 16 times. A cycle
 with an exploration begins so much longer that its sampling begins with h, but at half of where it would be unstable.
@@ -28,7 +29,7 @@ import jax.numpy as jnp
 from bnn_zoo.engine.identity import settings
 from bnn_zoo.methods.stochastic.gradients import TOLERANCE, Local
 
-MOST_HEAT = 1 - math.exp(-2)  # 1 − e^{−2γh} at γ h = 1
+MOST_HEAT = 1 - math.exp(-1 / 4)  # 1 − e^{−2γh} at γ h = 1/8
 LOWEST = 0.1  # of the step size, at the end of a cycle of warm restarts
 
 
