@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bnn_zoo.reports import plots
     from bnn_zoo.reports.calibration import sbc
     from bnn_zoo.reports.comparison import compare
+    from bnn_zoo.reports.stein import kernel_stein_discrepancy
 
 __all__ = [
     "BNNRegressor",
@@ -29,6 +30,7 @@ __all__ = [
     "distill",
     "errors",
     "fit",
+    "kernel_stein_discrepancy",
     "load",
     "methods",
     "models",
@@ -44,6 +46,7 @@ _LAZY = {
     "BNNRegressor": ("bnn_zoo.estimator", "BNNRegressor"),
     "compare": ("bnn_zoo.reports.comparison", "compare"),
     "distill": ("bnn_zoo.distilling", "distill"),
+    "kernel_stein_discrepancy": ("bnn_zoo.reports.stein", "kernel_stein_discrepancy"),
     "load": ("bnn_zoo.keeping.posteriors", "load"),
     "plots": ("bnn_zoo.reports.plots", None),
     "sbc": ("bnn_zoo.reports.calibration", "sbc"),

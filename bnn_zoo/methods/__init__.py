@@ -13,6 +13,7 @@ from bnn_zoo.methods.mcmc.hmc import HMC
 from bnn_zoo.methods.mcmc.metropolis import MetropolisHastings
 from bnn_zoo.methods.mcmc.nuts import NUTS
 from bnn_zoo.methods.stochastic.cyclical import CyclicalSGHMC, CyclicalSGLD
+from bnn_zoo.methods.stochastic.hmcecs import HMCECS
 from bnn_zoo.methods.stochastic.langevin import SGHMC, SGLD
 from bnn_zoo.methods.variational.deterministic import DeterministicVI
 from bnn_zoo.methods.variational.dropout import MCDropout
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "HMC",
+    "HMCECS",
     "MAP",
     "NUTS",
     "SGHMC",
@@ -56,6 +58,8 @@ registry = Registry("method", (
     Entry("cyclical_sgld", CyclicalSGLD, "SGLD that leaves its mode once a cycle, in long steps", "Zhang 2020",
           "any model"),
     Entry("cyclical_sghmc", CyclicalSGHMC, "SGHMC that leaves its mode once a cycle", "Zhang 2020", "any model"),
+    Entry("hmcecs", HMCECS, "Hamiltonian trajectories on a subsample, with an accept step", "Dang 2019",
+          "any model; a posterior narrow about one mode"),
     Entry("map", MAP, "the most probable network of several restarts", "MacKay 1992", "any model"),
     Entry("ensemble", DeepEnsemble, "several networks, each from its own prior draw", "Lakshminarayanan 2017",
           "any model"),

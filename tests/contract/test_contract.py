@@ -54,6 +54,7 @@ METHODS = {
     "sghmc": (zoo.methods.SGHMC, CHAINS | {"thinning": 2, "batch_size": 5}),
     "cyclical_sgld": (zoo.methods.CyclicalSGLD, CYCLES),
     "cyclical_sghmc": (zoo.methods.CyclicalSGHMC, CYCLES),
+    "hmcecs": (zoo.methods.HMCECS, CHAINS | {"batch_size": 5, "num_blocks": 2, "max_tree_depth": 5}),
     "map": (zoo.methods.MAP, {"num_steps": 20, "num_restarts": 2, "polish_steps": 2}),
     "ensemble": (zoo.methods.DeepEnsemble, TRAINED | {"num_members": 3}),
     "anchored_ensemble": (zoo.methods.DeepEnsemble, TRAINED | {"num_members": 3, "anchored": True}),
@@ -69,10 +70,10 @@ METHODS = {
     "mc_dropout": (zoo.methods.MCDropout, {"num_samples": 9, "num_steps": 20, "batch_size": 5}),
     "svgd": (zoo.methods.SVGD, {"num_members": 3, "num_steps": 20, "batch_size": 5}),
 }
-STOCHASTIC = ("sgld", "sghmc", "cyclical_sgld", "cyclical_sghmc")
+STOCHASTIC = ("sgld", "sghmc", "cyclical_sgld", "cyclical_sghmc", "hmcecs")
 MARKOV = ("mh", "hmc", "nuts", *STOCHASTIC)
-SLOW = ("sgld", "cyclical_sghmc")  # each of a pair
-CHAINED = [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in MARKOV]
+SLOW = ("sgld", "cyclical_sghmc", "hmcecs")  # each of a pair, and the slowest to compile
+CHAINED = [pytest.param(name, marks=pytest.mark.slow if name in (*SLOW, "hmc") else ()) for name in MARKOV]
 OVER_DRAWS = ("monte_carlo", "plug_in")  # kinds of prediction whose moments are those of the draws
 KINDS = {name: "markov" for name in MARKOV} | {"map": "members", "laplace": "independent"}
 KINDS |= {"ensemble": "members", "anchored_ensemble": "members", "swa": "members"}
@@ -145,8 +146,8 @@ def test_registries_list_exactly_these():
         *("linear", "mlp", "heteroscedastic_mlp", "rank1_mlp", "residual_mlp", "ard_mlp")
     ]
     assert list(zoo.methods.table()["name"]) == [
-        *("mh", "hmc", "nuts", "sgld", "sghmc", "cyclical_sgld", "cyclical_sghmc", "map", "ensemble"),
-        *("anchored_ensemble", "swa", "swag", "multiswag", "laplace"),
+        *("mh", "hmc", "nuts", "sgld", "sghmc", "cyclical_sgld", "cyclical_sghmc", "hmcecs", "map"),
+        *("ensemble", "anchored_ensemble", "swa", "swag", "multiswag", "laplace"),
         *("spherical", "mean_field", "layerwise", "low_rank", "full_rank", "rank1", "iaf", "bnaf"),
         *("dvi", "mc_dropout", "svgd"),
     ]
