@@ -9,7 +9,7 @@ from bnn_zoo.engine.identity import settings
 from bnn_zoo.errors import check_between, check_count, check_positive
 from bnn_zoo.methods.mcmc.markov import check_lengths
 from bnn_zoo.methods.stochastic.kernels import Rule
-from bnn_zoo.methods.stochastic.langevin import StochasticChain, check_friction, check_steps
+from bnn_zoo.methods.stochastic.langevin import StochasticChain, check_friction, check_steps, rule_of
 from bnn_zoo.methods.stochastic.stepping import Course
 
 
@@ -66,7 +66,7 @@ class CyclicalSGLD(StochasticChain):
     @property
     def rule(self) -> Rule:
         """What the kernel is told."""
-        return cyclical_rule(self, underdamped=False)
+        return rule_of(self, underdamped=False, course=cycle_of(self))
 
     def settled(self) -> CyclicalSGLD:
         """Return these settings with thinning a part of the cycle, which a kernel that is thinned does not know."""
@@ -113,29 +113,18 @@ class CyclicalSGHMC(StochasticChain):
     @property
     def rule(self) -> Rule:
         """What the kernel is told."""
-        return cyclical_rule(self, underdamped=True)
+        return rule_of(self, underdamped=True, course=cycle_of(self))
 
     def settled(self) -> CyclicalSGHMC:
         """Return these settings with thinning a part of the cycle, which a kernel that is thinned does not know."""
         return replace(self, samples_per_cycle=self.samples_per_cycle * self.thinning)
 
 
-def cyclical_rule(method: Any, underdamped: bool) -> Rule:
-    """What the kernel of a cyclical method is told."""
+def cycle_of(method: Any) -> Course:
+    """Return the course of the step size, whose cycle is an exploration and the draws after it."""
     sampled = method.samples_per_cycle
     explored = round(sampled * method.exploration / (1 - method.exploration))
-    return Rule(
-        underdamped=underdamped,
-        batch_size=method.batch_size,
-        step_size=method.step_size,
-        friction=getattr(method, "friction", None),
-        temperature=float(method.temperature),
-        control_variates=False,
-        preconditioned=False,
-        noise_estimate=False,
-        exploration_temperature=float(method.exploration_temperature),
-        course=Course(cycle_steps=explored + sampled, explored=explored),
-    )
+    return Course(cycle_steps=explored + sampled, explored=explored)
 
 
 def check_cycles(method: Any) -> None:

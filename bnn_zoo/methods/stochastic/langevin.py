@@ -121,17 +121,7 @@ class SGLD(StochasticChain):
     @property
     def rule(self) -> Rule:
         """What the kernel is told."""
-        return Rule(
-            underdamped=False,
-            batch_size=self.batch_size,
-            step_size=self.step_size,
-            friction=None,
-            temperature=float(self.temperature),
-            control_variates=self.control_variates,
-            preconditioned=self.preconditioner == "rmsprop",
-            noise_estimate=False,
-            course=Course(decay=float(self.decay), decay_steps=self.decay_steps, cycle_steps=self.warm_restarts),
-        )
+        return rule_of(self, underdamped=False, course=course_of(self))
 
 
 @settings
@@ -188,17 +178,7 @@ class SGHMC(StochasticChain):
     @property
     def rule(self) -> Rule:
         """What the kernel is told."""
-        return Rule(
-            underdamped=True,
-            batch_size=self.batch_size,
-            step_size=self.step_size,
-            friction=self.friction,
-            temperature=float(self.temperature),
-            control_variates=self.control_variates,
-            preconditioned=self.preconditioner == "rmsprop",
-            noise_estimate=self.noise_estimate,
-            course=Course(decay=float(self.decay), decay_steps=self.decay_steps, cycle_steps=self.warm_restarts),
-        )
+        return rule_of(self, underdamped=True, course=course_of(self))
 
 
 def check_decay(method: Any) -> None:
@@ -215,3 +195,24 @@ def check_friction(method: Any) -> None:
     """Raise unless the friction can be used."""
     if method.friction is not None:
         check_positive("friction", method.friction, "None finds one.")
+
+
+def course_of(method: Any) -> Course:
+    """Return the course of the step size of a method without explorations."""
+    return Course(decay=float(method.decay), decay_steps=method.decay_steps, cycle_steps=method.warm_restarts)
+
+
+def rule_of(method: Any, *, underdamped: bool, course: Course) -> Rule:
+    """Tell the kernel what a method asks for; what it does not know of is off."""
+    return Rule(
+        underdamped=underdamped,
+        batch_size=method.batch_size,
+        step_size=method.step_size,
+        friction=getattr(method, "friction", None),
+        temperature=float(method.temperature),
+        control_variates=getattr(method, "control_variates", False),
+        preconditioned=getattr(method, "preconditioner", "none") == "rmsprop",
+        noise_estimate=getattr(method, "noise_estimate", False),
+        course=course,
+        exploration_temperature=float(getattr(method, "exploration_temperature", 0.0)),
+    )
