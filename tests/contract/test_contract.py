@@ -73,7 +73,9 @@ METHODS = {
 STOCHASTIC = ("sgld", "sghmc", "cyclical_sgld", "cyclical_sghmc", "hmcecs")
 MARKOV = ("mh", "hmc", "nuts", *STOCHASTIC)
 SLOW = ("sgld", "cyclical_sghmc", "hmcecs")  # each of a pair, and the slowest to compile
-CHAINED = [pytest.param(name, marks=pytest.mark.slow if name in (*SLOW, "hmc") else ()) for name in MARKOV]
+# One of each engine: cycles go on where they stopped in tests/exact/test_stochastic.py and tests/test_checkpoint.py.
+ON_REQUEST = (*SLOW, "hmc", "cyclical_sgld")
+CHAINED = [pytest.param(name, marks=pytest.mark.slow if name in ON_REQUEST else ()) for name in MARKOV]
 OVER_DRAWS = ("monte_carlo", "plug_in")  # kinds of prediction whose moments are those of the draws
 KINDS = {name: "markov" for name in MARKOV} | {"map": "members", "laplace": "independent"}
 KINDS |= {"ensemble": "members", "anchored_ensemble": "members", "swa": "members"}
