@@ -172,7 +172,7 @@ def _check(posterior: Any, student: Any, method: Any, kind: str | None) -> None:
         if not isinstance(value, kinds):
             mend = f"Leave it out, or pass zoo.{argument.replace('student', 'model')}s.{kinds.__name__}(...)."
             raise bad_type(argument, f"a {kinds.__name__}", repr(value), mend)
-    if posterior._prediction_kind(kind) == "plug_in" and not getattr(posterior.method, "tells_epistemic", False):
+    if posterior._prediction_kind(kind) == "plug_in" and not posterior.tells_epistemic:
         got = f"a point fit by {posterior.method_name}, whose epistemic sd is 0 everywhere"
         raise bad_value("posterior", "one with a spread to distil", got, "It already predicts in one pass.")
 

@@ -65,8 +65,7 @@ def _make(
     info = {"start": start}
     if start == "prior":
         return Start(np.asarray(z), info=info)
-    schedule = replace(WARM_START, batch_size=batch_size)
-    trained = training.train(problem, z, key_train, schedule, context, "training starts")
+    trained = training.train(problem, z, key_train, _schedule(batch_size), context, "training starts")
     best = trained.positions[np.nanargmax(trained.log_posterior)]
     usable = np.isfinite(trained.log_posterior)
     if not usable.any():
@@ -82,8 +81,11 @@ def requests(start: str, problem: Problem, num_chains: int, batch_size: int | No
     own: list[Request] = [(prior_positions, (num_chains,), (problem, key))]
     if start == "prior":
         return own
-    schedule = replace(WARM_START, batch_size=batch_size)
-    return own + training.requests(problem, num_chains, schedule)
+    return own + training.requests(problem, num_chains, _schedule(batch_size))
+
+
+def _schedule(batch_size: int | None) -> Schedule:
+    return replace(WARM_START, batch_size=batch_size)
 
 
 @runs_once

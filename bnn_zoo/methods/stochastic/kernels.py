@@ -21,7 +21,7 @@ drift, h/2 m, later. The gradient at the old position, as in Chen's own and Blac
 discretisation, gives 1.11 at h = 0.1 and γ = 1, and blows up once h λ ≥ γ. Momenta persist; every step has a new batch.
 
 A batch adds a kick of variance h² G V. With ``noise_estimate`` the injected noise is made smaller by that much, V the
-variances of the gradient at the start (the B̂ of Chen 2014, section 3.3, as a diagonal).
+variances of the gradient as last found in warm-up (the B̂ of Chen 2014, section 3.3, as a diagonal).
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Rule(NamedTuple):
     preconditioned: bool
     noise_estimate: bool
     course: Course
-    exploration_temperature: float = 0.0
+    exploration_temperature: float
 
 
 class StochasticGradient(MCMCKernel):

@@ -144,7 +144,7 @@ class SGHMC(StochasticChain):
     friction : float or None
         γ. ``None``: as much as keeps the heat of batches below a tenth, and at least a tenth a step.
     noise_estimate : bool
-        Take the noise of batches, as it is at the start, off the injected noise.
+        Take the noise of batches, as last found in warm-up, off the injected noise.
 
     References
     ----------
