@@ -19,8 +19,8 @@ from bnn_zoo.inputs import default_names
 from bnn_zoo.posterior import Posterior
 from bnn_zoo.prediction import Prediction
 from bnn_zoo.reports.comparison import distances
-from bnn_zoo.reports.convergence import RHAT, chain_diagnostics
 from bnn_zoo.reports.grading import Check, graded
+from bnn_zoo.reports.mixing import RHAT, chain_diagnostics
 
 # Wasserstein-2 as a share of the predictive sd. Of two Normals of one mean it is the relative error of the sd: one
 # that is a tenth too small turns a 90 % interval into one of 86 %, one that is three tenths too small into 75 %.
@@ -94,8 +94,10 @@ def compared(
         got = f"none, by {reference.method_name}"
         raise bad_value("reference", "a posterior that has doubt about f(x)", got, "Pass reference='nuts'.")
     points = points.assign(reference_mean=other.mean, reference_sd=other.epistemic_std)
-    trust, doubt = _trust(reference, its_x)
-    found = [_distance(one, other), _ratio(one, other, points["where"])]
+    inner = (points["where"] != "beyond").to_numpy()
+    trust, doubt = _trust(reference, its_x[inner])
+    near = posterior.predict(x[inner]), reference.predict(its_x[inner])
+    found = [_distance(*near), _ratio(one, other, points["where"])]
     if doubt:
         found = [replace(c, status="doubtful", finding=f"{c.finding} {doubt}", mend=trust.mend) for c in found]
     context = _differences(posterior, reference)
@@ -173,8 +175,8 @@ def _ratio(one: Prediction, other: Prediction, where: pd.Series) -> Check:
     known = other.epistemic_std > 0
     ratios = pd.Series(one.epistemic_std[known] / other.epistemic_std[known])
     medians = ratios.groupby(where.to_numpy()[known], sort=False).median()
-    with np.errstate(divide="ignore"):
-        factors = np.abs(np.log(medians))
+    with np.errstate(divide="ignore"):  # beyond the data sds are told and not judged: no two methods agree there
+        factors = np.abs(np.log(medians.drop("beyond", errors="ignore")))
     worst = float(medians[factors.idxmax()])
     listed = ", ".join(f"{value:.2f} {_PLACES[str(place)]}" for place, value in medians.items())
     said = f"the sd of f(x) over the reference's has the median {listed}"
@@ -189,4 +191,9 @@ def _ratio(one: Prediction, other: Prediction, where: pd.Series) -> Check:
     )
 
 
-_PLACES = {"training": "at training inputs", "between": "between them", "held-out": "at held-out inputs"}
+_PLACES = {
+    "training": "at training inputs",
+    "between": "between them",
+    "held-out": "at held-out inputs",
+    "beyond": "beyond the data",
+}

@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from bnn_zoo.posterior import Posterior
 
 PARETO_K = 0.7  # Vehtari (2024)
-SIGNAL = (1.3, 1.3)  # noise alone gives 1, give or take 1 / √(2 k) over k directions
+# Noise alone gives 1, give or take 1 / √(2 k) over k directions; at 4 one estimate of 64 is half slope, half noise.
+SIGNAL = (1.3, 4.0)
 RISE = 1.0  # nats by which a bound may still rise and be taken to have settled
-SPREAD = (0.25, 1.0)  # relative error of an sd of f(x) over independent networks: 9 of them give 0.25
+SPREAD = (0.25, 0.6)  # relative error of an sd of f(x) over independent networks: 9 give 0.25, 3 give 0.5, 2 give 0.71
 
 # A student and its teacher, in distribution and beyond the data. KL of the predictives in nats: what the student loses
 # in expected log score where the teacher is right; 0.05 is what a comparison of methods would notice.
@@ -148,7 +149,6 @@ def _slope(info: dict) -> Check:
         f"{said}, one of them a signal-to-noise ratio of {mean / sd:.2f}: no slope is left that could be told.",
         f"{said}, one of them a signal-to-noise ratio of {mean / sd:.2f}: training stopped on a slope.",
         "Raise num_steps or learning_rate.",
-        never_fails=True,
     )
 
 
@@ -192,7 +192,7 @@ def _spread(posterior: Posterior) -> Check:
         return Check("spread", 0.0, "doubtful", said, "Use it as a baseline, or fit with 'nuts'.")
     error = 1 / np.sqrt(2 * (count - 1))
     said = f"The sd of f(x) over {count} networks is known to about {100 * error:.0f} % of itself."
-    return graded("precision of the spread", error, SPREAD, said, said, "Take more members or draws.", never_fails=True)
+    return graded("precision of the spread", error, SPREAD, said, said, "Take more members or draws.")
 
 
 def _teacher(info: dict) -> Check:
@@ -239,8 +239,9 @@ def spreads(functions: np.ndarray, points: pd.DataFrame) -> tuple[pd.DataFrame, 
         within = np.sqrt(functions.var(1).mean(0))
         between = functions.mean(1).std(0)
         points = points.assign(sd_within=within, sd_between=between)
-        total = float(np.mean(within**2 + between**2))
-        share = float(np.mean(between**2)) / total if total > 0 else 0.0
+        inner = (points["where"] != "beyond").to_numpy()  # beyond the data all variances are large, and no measure
+        total = float(np.mean((within**2 + between**2)[inner]))
+        share = float(np.mean(between[inner] ** 2)) / total if total > 0 else 0.0
         said = (
             f"Between modes lies {100 * share:.0f} % of the variance of f(x), within them the rest, over {modes} modes."
         )

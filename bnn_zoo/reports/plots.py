@@ -20,7 +20,7 @@ from bnn_zoo import datasets
 from bnn_zoo.datasets import Dataset, as_dataset
 from bnn_zoo.errors import bad_value, check_between, check_choice, check_count
 from bnn_zoo.inputs import as_inputs, default_names
-from bnn_zoo.reports.convergence import chain_diagnostics, probe_points
+from bnn_zoo.reports.convergence import probe_points
 from bnn_zoo.reports.drawing import (
     BLUE,
     GREEN,
@@ -36,6 +36,7 @@ from bnn_zoo.reports.drawing import (
     shortened,
     text_colour,
 )
+from bnn_zoo.reports.mixing import chain_diagnostics
 from bnn_zoo.reports.prior_plots import prior_functions
 
 if TYPE_CHECKING:

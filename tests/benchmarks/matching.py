@@ -27,7 +27,7 @@ import pandas as pd
 from tinygp import kernels
 
 import bnn_zoo as zoo
-from bnn_zoo.reports.convergence import chain_diagnostics
+from bnn_zoo.reports.mixing import chain_diagnostics
 from bnn_zoo.reports.drawing import BLUE, GREY, VERMILLION
 
 NOISE = 0.1
