@@ -245,7 +245,7 @@ class Posterior:
         Parameters
         ----------
         x : array-like, optional
-            Held-out inputs to judge at, beside the training inputs; points between training inputs by default.
+            Held-out inputs to judge at, beside the training inputs and points between and beyond them.
         reference : Posterior, str or object, optional
             What the predictions are held against: another posterior of the same columns; ``"nuts"``, for a short run
             of NUTS on the same model and data (300 warm-up steps and draws, 4 chains), made now; or a method object,
@@ -257,6 +257,8 @@ class Posterior:
         ZooTypeError, ZooValueError
             If ``x`` does not fit, or the reference is none of these or of other columns.
         """
+        if x is None and reference is None:
+            return self._diagnosis
         from bnn_zoo.reports.convergence import diagnose
 
         return diagnose(self, None if x is None else as_inputs(x, self.data.feature_names), reference)
@@ -336,6 +338,13 @@ class Posterior:
         )
 
     # --- inner ------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _diagnosis(self) -> Diagnosis:
+        """The diagnosis at the usual inputs: reports, plots and comparisons all ask for it."""
+        from bnn_zoo.reports.convergence import diagnose
+
+        return diagnose(self)
 
     @cached_property
     def _linearized(self) -> Gaussian | None:

@@ -20,7 +20,6 @@ from bnn_zoo import datasets
 from bnn_zoo.datasets import Dataset, as_dataset
 from bnn_zoo.errors import bad_value, check_between, check_choice, check_count
 from bnn_zoo.inputs import as_inputs, default_names
-from bnn_zoo.reports.convergence import probe_points
 from bnn_zoo.reports.drawing import (
     BLUE,
     GREEN,
@@ -425,15 +424,16 @@ def _worst_point(posterior: Posterior) -> tuple[np.ndarray, str]:
     if posterior.kind != "markov":
         mend = "Fit with 'nuts' for chains; see plots.losses for how training went, plots.predictive for the result."
         raise bad_value("the posterior", "made of Markov chains", f"one by {posterior.method_name!r}", mend)
-    points = posterior.diagnose().points
+    diagnosis = posterior.diagnose()
+    inner = (diagnosis.points["where"] != "beyond").to_numpy()
+    points, x = diagnosis.points[inner], diagnosis.x[inner]
     if posterior.num_chains > 1:
         row = int(points["rhat"].to_numpy().argmax())
         found = f"R-hat {points['rhat'].iloc[row]:.3f}"
     else:
         row = int(points["ess_bulk"].to_numpy().argmin())
         found = f"ESS {points['ess_bulk'].iloc[row]:.0f}, one chain: no R-hat"
-    x, where = probe_points(posterior.data.x, None)
-    place = {"training": "a training input", "between": "between training inputs"}[where[row]]
+    place = {"training": "a training input", "between": "between training inputs"}[points["where"].iloc[row]]
     return posterior.function_draws(x[row][None, :])[:, :, 0], f"{found}, the worst of {len(x)} inputs ({place})"
 
 

@@ -140,7 +140,7 @@ def test_draws_scatter_about_the_balance_by_the_orbits_volume():
 
     Of chains that had not converged, or of a method that is not exact, it would be off.
     """
-    from bnn_zoo.reports.convergence import chain_diagnostics
+    from bnn_zoo.reports.mixing import chain_diagnostics
 
     model = zoo.models.MLP(hidden=(3,), weight_scale=1.3, bias_scale=0.6, noise=0.5)
     posterior = fit(model, zoo.methods.NUTS(num_warmup=500, num_samples=1000, num_chains=2))

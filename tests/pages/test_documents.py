@@ -71,7 +71,7 @@ def test_the_worked_model_fits_and_adds_a_line():
 
 def test_the_worked_method_samples_the_exact_posterior():
     """One weight, known in closed form: mean within 5 Monte Carlo standard errors, and it can be continued."""
-    from bnn_zoo.reports.convergence import chain_diagnostics
+    from bnn_zoo.reports.mixing import chain_diagnostics
 
     scope: dict = {}
     exec(worked("method"), scope)
