@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 
 os.environ["MPLBACKEND"] = "Agg"  # before anything imports matplotlib
@@ -12,6 +14,26 @@ import jax
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Compiling is most of what the tests do, and workers compile much the same: they share what they have compiled, for
+# this run alone, so that every run begins from nothing. Workers and their own processes inherit the folder.
+SHARED = None
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    SHARED = tempfile.mkdtemp(prefix="bnn_zoo_tests_")
+    for setting, value in {
+        "jax_compilation_cache_dir": SHARED,
+        "jax_persistent_cache_min_compile_time_secs": 0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }.items():
+        jax.config.update(setting, value)
+        os.environ[setting.upper()] = str(value)
+
+
+def pytest_unconfigure() -> None:
+    """Leave nothing behind: called where the run began, and in workers, which have no folder of their own."""
+    if SHARED is not None:
+        shutil.rmtree(SHARED, ignore_errors=True)
+
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 

@@ -27,8 +27,8 @@ import pandas as pd
 from tinygp import kernels
 
 import bnn_zoo as zoo
-from bnn_zoo.reports.mixing import chain_diagnostics
 from bnn_zoo.reports.drawing import BLUE, GREY, VERMILLION
+from bnn_zoo.reports.mixing import chain_diagnostics
 
 NOISE = 0.1
 GRID = np.linspace(-2, 2, 101)[:, None]
