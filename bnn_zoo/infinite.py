@@ -201,11 +201,12 @@ class GaussianProcess:
 
     # --- judgement --------------------------------------------------------------------------------------------------
 
-    def evaluate(self, x: Any, y: Any) -> pd.Series:
-        """Return scores on ``(x, y)``, in original units; see `bnn_zoo.reports.scores.evaluate`."""
+    def evaluate(self, x: Any, y: Any, *, outside: Any = None) -> pd.Series:
+        """Return scores on ``(x, y)``, in original units, as `Posterior.evaluate` does."""
         from bnn_zoo.reports.scores import evaluate
 
-        return evaluate(self.predict(x), y)
+        prediction = self.predict(x)
+        return evaluate(prediction, y, outside=None if outside is None else self.predict(outside))
 
     def diagnose(self, x: Any = None) -> Diagnosis:
         """Return a verdict: on rounding, and on what a kernel's sum leaves out; of Monte Carlo there is none.
@@ -287,9 +288,9 @@ class Exact:
         """To the user's units."""
         return self.of.scaling
 
-    def blocks(self) -> Iterator[tuple[slice, Likelihood]]:
+    def blocks(self, rows: int | None = None) -> Iterator[tuple[slice, Likelihood]]:
         """Slices of rows and their one component ``(1, rows)``, the last block padded."""
-        return one_normal(self.mean, self.std)
+        return one_normal(self.mean, self.std, rows)
 
     def sample(self, num: int, seed: int, rows: int) -> np.ndarray:
         """``(num, rows)`` observations in the user's units: joint functions, and noise."""

@@ -195,7 +195,7 @@ def test_json_holds_scores_verdict_and_paths(folder, tmp_path):
     told = json.loads(result.stdout)
     assert result.stderr == ""
     assert told["scores"]["rmse"]["value"] > told["scores"]["rmse"]["standard_error"] > 0
-    assert told["scores"]["calibration_error"]["standard_error"] is None
+    assert told["scores"]["ause"]["standard_error"] > 0
     assert told["verdict"] == "failed" and not told["ok"] and told["mends"]
     assert {check["name"] for check in told["checks"]} >= {"R-hat of f(x)", "divergences"}
     assert (told["rows"], told["scored_on"]) == (48, {"rows": 12, "held_out": True})

@@ -16,6 +16,7 @@ COMMANDS = (
     ("compilations",),
     ("cold", "--rounds", "5"),
     ("prediction",),
+    ("scores",),
     ("sbc", "--simulations", "512"),
     ("descent", "--seeds", "3"),
     ("distill",),
