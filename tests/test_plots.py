@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,36 +12,13 @@ from matplotlib.figure import Figure
 import bnn_zoo as zoo
 from bnn_zoo import plots
 from bnn_zoo.errors import ZooTypeError, ZooValueError
+from tests import plotted
 
-SHORT = zoo.methods.NUTS(num_warmup=100, num_samples=100, num_chains=2, start="prior")
-
-
-def toy(names: tuple[str, ...], rows: int = 40) -> zoo.Dataset:
-    generator = np.random.default_rng(len(names))
-    x = generator.normal(size=(rows, len(names)))
-    return zoo.Dataset(x, 2 * x[:, -1] + 0.3 * generator.normal(size=rows), names, "yield", "field")
-
-
-@pytest.fixture(scope="module")
-def one() -> zoo.Posterior:
-    return zoo.fit(zoo.models.Linear(), SHORT, toy(("rain",)), progress=False)
-
-
-@pytest.fixture(scope="module")
-def three() -> zoo.Posterior:
-    return zoo.fit(zoo.models.Linear(), SHORT, toy(("rain", "$sun_", "soil")), progress=False)
-
-
-@pytest.fixture(scope="module")
-def ard() -> zoo.Posterior:
-    model = zoo.models.ARDMLP(hidden=(4,), activation="tanh")
-    return zoo.fit(model, replace(SHORT, max_tree_depth=4), toy(("rain", "$sun_", "soil")), progress=False)
-
-
-@pytest.fixture(scope="module")
-def point() -> zoo.Posterior:
-    method = zoo.methods.MAP(num_restarts=3, num_steps=40, polish_steps=0)
-    return zoo.fit(zoo.models.Linear(), method, toy(("rain",)), progress=False)
+one = pytest.fixture(plotted.one, scope="module", name="one")
+three = pytest.fixture(plotted.three, scope="module", name="three")
+ard = pytest.fixture(plotted.ard, scope="module", name="ard")
+point = pytest.fixture(plotted.point, scope="module", name="point")
+guide = pytest.fixture(plotted.guide, scope="module", name="guide")
 
 
 # Each plot, the posterior it is of, and the words its axes carry.
@@ -64,6 +40,29 @@ PLOTS = {
     "noise_point": (plots.noise, "point", "noise, yield", ""),
     "relevance": (plots.relevance, "ard", "relevance (scale of the feature's weights)", ""),
     "losses": (plots.losses, "point", "step", "minus log posterior per row"),
+    "losses_guide": (plots.losses, "guide", "step", "minus lower bound per row"),
+    "bound": (plots.bound, "guide", "step", "evidence lower bound, nats"),
+    "energy": (plots.energy, "three", "energy, nats", "density"),
+    "loo_pit": (plots.loo_pit, "three", "PIT, the row left out", "cumulative share − PIT"),
+    "posterior_predictive": (plots.posterior_predictive, "three", "yield", "density"),
+    "posterior_predictive_point": (plots.posterior_predictive, "point", "yield", "density"),
+    "prior_and_posterior": (plots.prior_and_posterior, "one", "rain", "yield"),
+    "prior_and_posterior_along": (
+        lambda p, ax=None: plots.prior_and_posterior(p, feature="$sun_", ax=ax),
+        "three",
+        "$sun_",
+        "yield",
+    ),
+    "partial_dependence": (plots.partial_dependence, "one", "rain", "yield"),
+    "partial_dependence_of_one": (lambda p, ax=None: plots.partial_dependence(p, "soil", ax), "three", "soil", "yield"),
+    "forest": (plots.forest, "three", "f(x), yield", ""),
+    "forest_point": (plots.forest, "point", "f(x), yield", ""),
+    "forest_sites": (
+        lambda p, ax=None: plots.forest(p, sites="noise", ax=ax),
+        "three",
+        "value, in each site's own units",
+        "",
+    ),
 }
 
 
@@ -190,9 +189,8 @@ def test_calibration_ends_at_all_inside_and_says_which_rows(three):
 def test_traces_are_the_values_of_f_where_chains_agree_least(three):
     (ax,) = plots.traces(three).axes
     drawn = np.array([line.get_ydata() for line in ax.lines])
-    points = three.diagnose().points
+    points = three.diagnose().inner
     assert drawn.shape == (2, 100)
-    points = points[points["where"] != "beyond"].reset_index()
     assert drawn.mean() == pytest.approx(points["mean"][points["rhat"].idxmax()], rel=1e-4)
     assert f"R-hat {points['rhat'].max():.3f}" in ax.get_title()
 

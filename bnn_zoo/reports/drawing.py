@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bnn_zoo.errors import bad_type
+from bnn_zoo.errors import bad_type, bad_value
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,6 +18,8 @@ CHAIN_COLOURS = (BLUE, VERMILLION, GREEN, PURPLE)
 CHAIN_STYLES = ("-", "--", ":", "-.")  # a fifth chain is the first one's colour, dashed
 SIZE = (4.8, 3.4)  # inches: at a column's 3.3 inches text of 10 points is still 7 high
 SMALL = 9
+# How ArviZ should estimate a density: of numbers that have no bounds, and on until it is nearly 0.
+SMOOTH: dict[str, Any] = {"bound_correction": False, "extend": True, "extend_fct": 1.0}
 MOST_MARKS = 2000  # beyond it marks become pixels, so that a vector graphic stays small
 
 
@@ -112,3 +114,31 @@ def legend_below(ax: Axes, columns: int = 2) -> None:
     )
     for text in legend.get_texts():
         text.set_parse_math(False)
+
+
+def panels_for(ax: Any, count: int, columns: int, height: float = SIZE[1]) -> tuple[Figure, list[Axes]]:
+    """Return the figure and as many axes as there are panels, new ones, row by row, where none are given.
+
+    Raises
+    ------
+    ZooTypeError, ZooValueError
+        If ``ax`` is no sequence of Axes (one Axes will do for one panel), or of another number.
+    """
+    if ax is None:
+        figure = _figure_class()(figsize=(SIZE[0], height), layout="constrained")
+        return figure, [figure.add_subplot(-(-count // columns), columns, i + 1) for i in range(count)]
+    from matplotlib.axes import Axes
+
+    given = [ax] if isinstance(ax, Axes) else list(np.ravel(ax))
+    if not all(isinstance(one, Axes) for one in given):
+        raise bad_type("ax", "a sequence of Matplotlib Axes", type(ax).__name__, "Take those of plt.subplots().")
+    if len(given) != count:
+        raise bad_value("ax", f"as many Axes as there are panels, {count}", len(given), f"Take plt.subplots({count}).")
+    return given[0].get_figure(root=True), given  # type: ignore[return-value]
+
+
+def cycle_colours(count: int) -> np.ndarray:
+    """Colours ``(count, 4)`` of what comes one after another, all of them 3 : 1 on white and on black."""
+    from matplotlib import colormaps
+
+    return colormaps["plasma"](np.linspace(0.35, 0.63, count))

@@ -1,9 +1,10 @@
-"""A plot of a prior: the functions that it draws, beside the data that they are to explain."""
+"""Plots of a prior: the functions that it draws, beside the data, and beside those that the data leave."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import jax
 import numpy as np
 
 from bnn_zoo import datasets, models
@@ -14,13 +15,15 @@ from bnn_zoo.inputs import as_inputs, as_matrix, default_names
 from bnn_zoo.priors.functions import sample_functions
 from bnn_zoo.priors.predictive import scaling_of
 from bnn_zoo.reports.drawing import BLUE, GREY, axes_for, describe, legend_below, marks
+from bnn_zoo.reports.predictive_plots import epistemic_band
+from bnn_zoo.reports.subjects import GRID, MARGIN, column_of, grid_over, inputs_along, spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-GRID = 200
-MARGIN = 0.25
+    from bnn_zoo.posterior import Posterior
+
 BEHIND_BAND = 500  # draws
 
 
@@ -84,6 +87,71 @@ def prior_functions(
     if data is not None:
         marks(ax, data.x[:, 0], data.y, "data")
     describe(ax, x=names[0], y="f(x), on the model's scale" if data is None else data.target_name)
+    legend_below(ax)
+    return figure
+
+
+def prior_and_posterior(
+    posterior: Posterior,
+    *,
+    feature: str | int | None = None,
+    num: int = 15,
+    seed: int = 0,
+    ax: Axes | None = None,
+) -> Figure:
+    """Show functions of the prior beside those of the posterior: what the data have taught, and where.
+
+    Grey is the prior, blue the posterior: bands hold nine tenths of f(x), of 500 functions of the prior and of all
+    draws of the posterior (for Laplace, of the linearised network, as ``predict`` has it); lines are single functions.
+    Where the blue band is as wide as the grey one, the data say nothing. The prior is the model's, as ``fit`` saw it;
+    what a method fits of the prior itself, as an empirical one, is not in it. Lines of the prior that leave the bands
+    far behind are cut off.
+
+    Parameters
+    ----------
+    posterior : Posterior
+        Of any kind.
+    feature : str or int, optional
+        With several features: the one to draw along, all others at their medians in the training data.
+    num : int
+        Single functions of each.
+    seed : int
+        Repeats those of the prior.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw.
+
+    Raises
+    ------
+    ZooTypeError, ZooValueError
+        If there are several features and none is named, there is no such feature, or ``num`` is not a count.
+    """
+    check_count("num", num)
+    check_count("seed", seed, 0)
+    data, scaling = posterior.data, posterior.scaling
+    if feature is None and data.num_features > 1:
+        mend = f"Name one, such as feature={data.feature_names[0]!r}; all others are held at their medians."
+        raise bad_value("feature", f"one of {data.num_features} features", "none", mend)
+    column = column_of(data, feature)
+    values = grid_over(data.x[:, column])[:, 0]
+    inputs = inputs_along(posterior, values, column)
+    with jax.enable_x64(posterior.x64):
+        model_inputs = scaling.inputs(inputs, posterior.problem.x.dtype)
+        drawn = sample_functions(posterior.problem.model, model_inputs, max(num, BEHIND_BAND), seed)
+    prior, found = scaling.from_model(drawn), posterior.function_draws(inputs)
+    figure, ax = axes_for(ax)
+    seen = [float(data.y.min()), float(data.y.max())]
+    bands = np.quantile(prior, [0.05, 0.95], axis=0), epistemic_band(posterior.predict(inputs), found, 0.9)
+    shown = (("prior", prior[None], GREY, 0.25, "--"), ("posterior", found, BLUE, 0.4, "-"))
+    for (low, high), (name, curves, colour, alpha, style) in zip(bands, shown, strict=True):
+        seen += [float(low.min()), float(high.max())]
+        ax.fill_between(values, low, high, color=colour, alpha=alpha, linewidth=0, label=f"{name}: 90 % of f(x)")
+        lines = ax.plot(values, spread(curves, num).T, color=colour, linewidth=0.8, alpha=0.8, linestyle=style)
+        lines[0].set_label(f"{name}: single draws")
+    marks(ax, data.x[:, column], data.y, "data")
+    margin = 0.1 * (max(seen) - min(seen))
+    ax.set(xlim=(values[0], values[-1]), ylim=(min(seen) - margin, max(seen) + margin))
+    title = "" if data.num_features == 1 else "all other features at their medians"
+    describe(ax, data.feature_names[column], data.target_name, title)
     legend_below(ax)
     return figure
 
