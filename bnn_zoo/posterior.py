@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 # Attributes of a fit whose rows stayed on disk: how many there are, ``data`` being a sample, and how they were read.
 ROWS, STREAM = "rows", "stream"
+MOST_REMEMBERED = 2**20  # numbers in the inputs of a prediction that is remembered
 
 
 @dataclass(frozen=True)
@@ -153,13 +155,24 @@ class Posterior:
         """
         with jax.enable_x64(self.x64):
             flat = predictive.sites(self.problem, self._flat)
-        in_units = getattr(self.model, "sites_in_target_units", ())
         lead = (self.num_chains, self.num_draws)
-        return {
-            name: value.reshape(lead + value.shape[1:])
-            * value.dtype.type(self.scaling.y_scale if name in in_units else 1)
-            for name, value in flat.items()
-        }
+        return {name: self._in_user_units(name, value.reshape(lead + value.shape[1:])) for name, value in flat.items()}
+
+    @cached_property
+    def scalars(self) -> dict[str, np.ndarray]:
+        """Those of `draws` that are one number a draw, ``(C, S)`` each, made without the others."""
+        with jax.enable_x64(self.x64):
+            flat = predictive.scalars(self.problem, self._flat)
+        lead = (self.num_chains, self.num_draws)
+        return {name: self._in_user_units(name, value.reshape(lead)) for name, value in flat.items()}
+
+    @property
+    def site_sizes(self) -> dict[str, np.ndarray]:
+        """Root mean square of the entries of each site, ``(C, S)`` each, made without the sites themselves."""
+        with jax.enable_x64(self.x64):
+            flat = predictive.site_sizes(self.problem, self._flat)
+        lead = (self.num_chains, self.num_draws)
+        return {name: self._in_user_units(name, value.reshape(lead)) for name, value in flat.items()}
 
     @property
     def stats(self) -> dict[str, np.ndarray]:
@@ -206,6 +219,15 @@ class Posterior:
             If ``x`` does not fit, or the method does not have that kind.
         """
         kind, inputs = self._prediction_kind(kind), self._model_inputs(x)
+        last = self.__dict__.get("_last")
+        if last is None or last[0] != kind or not np.array_equal(last[1], inputs):
+            last = kind, inputs, self._predict(kind, inputs)
+            # Scores, tables and plots ask for the same rows one after another.
+            if inputs.size <= MOST_REMEMBERED:
+                self.__dict__["_last"] = last
+        return last[2].copy()
+
+    def _predict(self, kind: str, inputs: np.ndarray) -> Prediction:
         if kind == "linearized" and self._linearized is not None:
             return linearized_at(self.problem, self._linearized, self._flat, inputs, self.scaling)
         network = Source(self.problem, self._flat, inputs, self.scaling, self.x64)
@@ -233,11 +255,31 @@ class Posterior:
 
     # --- judgement --------------------------------------------------------------------------------------------------
 
-    def evaluate(self, x: Any, y: Any) -> pd.Series:
-        """Return scores on ``(x, y)``, in original units; see `bnn_zoo.reports.scores.evaluate`."""
+    def evaluate(self, x: Any, y: Any, *, outside: Any = None) -> pd.Series:
+        """Return scores on ``(x, y)``, in original units; see `bnn_zoo.reports.scores.evaluate`.
+
+        Parameters
+        ----------
+        x, y : array-like
+            ``(n, d)`` and ``(n,)``; held-out rows: a fit flatters itself on those it has seen.
+        outside : array-like, optional
+            Inputs ``(m, d)`` that are known to be unlike the training data: adds ``auroc_epistemic``, how well the
+            epistemic sd tells them from ``x``.
+
+        Returns
+        -------
+        pandas.Series
+            One entry a score; standard errors in ``attrs["standard_error"]``.
+
+        Raises
+        ------
+        ZooTypeError, ZooValueError
+            If one of the three does not fit.
+        """
         from bnn_zoo.reports.scores import evaluate
 
-        return evaluate(self.predict(x), y)
+        prediction = self.predict(x)
+        return evaluate(prediction, y, outside=None if outside is None else self.predict(outside))
 
     def diagnose(self, x: Any = None, *, reference: Any = None) -> Diagnosis:
         """Return a verdict on the draws, judged by f(x); see `bnn_zoo.reports.convergence.diagnose`.
@@ -337,6 +379,29 @@ class Posterior:
             f"{self.timing.gradient_evaluations:,} gradients"
         )
 
+    def _repr_html_(self) -> str:
+        """What was fitted, how, at what cost, and the verdict where it has been asked for, as a notebook shows it."""
+        count = f"{self.num_chains} × {self.num_draws} draws ({self.kind}) of {self.problem.size} parameters"
+        timing = self.timing
+        cost = (
+            f"{timing.compile_seconds:.1f} s compiling, {timing.run_seconds:.1f} s running, "
+            f"{timing.gradient_evaluations:,} gradients"
+        )
+        known = self.__dict__.get("_diagnosis")
+        rows = {
+            "Model": self.attributes["model"],
+            "Method": self.attributes["method"],
+            "Data": f"{self.data!r}, standardize={self.standardize}, seed={self.seed}",
+            "Draws": count if self.complete else f"{count}, {self.result.info.get('stopped', 'interrupted')}",
+            "Cost": cost,
+            "Verdict": "not asked for yet: call .diagnose()" if known is None else known.summary,
+        }
+        cells = "".join(
+            f'<tr><th style="text-align:left">{name}</th><td style="text-align:left">{escape(text)}</td></tr>'
+            for name, text in rows.items()
+        )
+        return f"<table>{cells}</table>"
+
     # --- inner ------------------------------------------------------------------------------------------------------
 
     @cached_property
@@ -362,6 +427,11 @@ class Posterior:
     @property
     def _flat(self) -> np.ndarray:
         return self.result.positions.reshape(-1, self.problem.size)
+
+    def _in_user_units(self, name: str, value: np.ndarray) -> np.ndarray:
+        """A site as a user reads it: what the model declares to be in the units of y, in the user's."""
+        in_units = name in getattr(self.model, "sites_in_target_units", ())
+        return value * value.dtype.type(self.scaling.y_scale if in_units else 1)
 
     def _model_inputs(self, x: Any) -> np.ndarray:
         return self.scaling.inputs(as_inputs(x, self.data.feature_names), self.problem.x.dtype)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from html import escape
 from typing import Protocol
 
 import jax
@@ -19,6 +20,9 @@ from bnn_zoo.engine.likelihood import Likelihood
 from bnn_zoo.engine.scaling import Scaling
 from bnn_zoo.errors import bad_value, check_between, check_count
 from bnn_zoo.inputs import as_targets
+
+MOST_SHOWN = 8  # rows in a notebook
+MOST_REMEMBERED = 2**20  # quantiles
 
 # Kinds of prediction, and what to say where a posterior does not have one.
 REASONS = {
@@ -47,8 +51,8 @@ class Components(Protocol):
         """Whether they are Normals."""
         ...
 
-    def blocks(self) -> Iterator[tuple[slice, Likelihood]]:
-        """Slices of rows and their components ``(T, rows)``, the last block padded."""
+    def blocks(self, rows: int | None = None) -> Iterator[tuple[slice, Likelihood]]:
+        """Slices of rows and their components ``(T, rows)``, the last block padded; ``rows`` a block where given."""
         ...
 
     def sample(self, num: int, seed: int, rows: int) -> np.ndarray:
@@ -61,7 +65,7 @@ class Prediction:
     """Predictive distribution at ``n`` inputs: an equal mixture, over draws, of the model's observation distribution.
 
     Where the network was made linear about a mode, moments were sent through it, or it was distilled, there is one
-    component, a Normal.
+    component, a Normal. Where posteriors were stacked, the mixture is one of theirs, weighted.
 
     Moments are computed at once, in one compiled loop in bounded memory. Quantiles, densities and scores are exact for
     the mixture, not sampled, and computed a block of rows at a time when asked for.
@@ -78,7 +82,7 @@ class Prediction:
         ``(n,)``: root of the mean noise variance, what more data would not shrink.
     kind : str
         How it was made: ``"monte_carlo"`` over draws, ``"plug_in"`` at one network, ``"linearized"`` about one, by
-        ``"moments"`` sent through it, or ``"exact"`` for an infinite one.
+        ``"moments"`` sent through it, ``"exact"`` for an infinite one, or ``"stacked"`` from several predictions.
     """
 
     mean: np.ndarray
@@ -86,6 +90,8 @@ class Prediction:
     aleatoric_std: np.ndarray
     kind: str
     _source: Components = field(repr=False)
+    _last: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict, repr=False)
+    _quantiles: dict[float, np.ndarray] = field(default_factory=dict, repr=False)
 
     @property
     def std(self) -> np.ndarray:
@@ -100,6 +106,15 @@ class Prediction:
     def __len__(self) -> int:
         return len(self.mean)
 
+    def copy(self) -> Prediction:
+        """The same, with moments of its own to write in; what has been computed of it is shared."""
+        return replace(
+            self,
+            mean=self.mean.copy(),
+            epistemic_std=self.epistemic_std.copy(),
+            aleatoric_std=self.aleatoric_std.copy(),
+        )
+
     def __repr__(self) -> str:
         def middle(a: np.ndarray) -> str:
             return f"{np.median(a):.4g}"
@@ -109,6 +124,19 @@ class Prediction:
             f"{middle(self.mean)}, epistemic_std {middle(self.epistemic_std)}, "
             f"aleatoric_std {middle(self.aleatoric_std)})"
         )
+
+    def _repr_html_(self) -> str:
+        """The first rows with their 90 % intervals, as a notebook shows them."""
+        import pandas as pd
+
+        some = min(len(self), MOST_SHOWN)
+        columns = {"mean": self.mean, "std": self.std, "epistemic_std": self.epistemic_std}
+        table = pd.DataFrame({**columns, "aleatoric_std": self.aleatoric_std}).head(some)
+        _, parts = next(iter(self._source.blocks()))  # the first block holds them: no need to look at all rows
+        ends = mixture.evaluate("quantile", parts, np.array([0.05, 0.95]))[:, :some]
+        table["5 %"], table["95 %"] = self._source.scaling.from_model(ends)
+        left = f"<p>… {len(self) - some} more rows</p>" if some < len(self) else ""
+        return f"<p>{escape(repr(self))}</p>{table.to_html(float_format='{:.4g}'.format)}{left}"
 
     def quantile(self, q: float | list[float] | np.ndarray) -> np.ndarray:
         """Return quantiles ``(len(q), n)``, by root finding on the mixture's distribution function.
@@ -121,10 +149,18 @@ class Prediction:
         levels = np.atleast_1d(np.asarray(q, np.float64))
         if levels.ndim != 1 or not ((levels > 0) & (levels < 1)).all():
             raise bad_value("q", "one or more levels strictly between 0 and 1", repr(q), "0.5 is the median.")
-        out = np.empty((len(levels), len(self)))
-        for where, parts in self._source.blocks():
-            out[:, where] = mixture.evaluate("quantile", parts, levels)[:, : where.stop - where.start]
-        return self._source.scaling.from_model(out)
+        wanted = [round(float(level), 12) for level in levels]
+        missing = [level for level in dict.fromkeys(wanted) if level not in self._quantiles]
+        if missing:
+            found = np.empty((len(missing), len(self)))
+            for where, parts in self._source.blocks():
+                found[:, where] = mixture.evaluate("quantile", parts, np.array(missing))[:, : where.stop - where.start]
+            known = self._quantiles | dict(zip(missing, self._source.scaling.from_model(found), strict=True))
+            if len(known) * len(self) <= MOST_REMEMBERED:  # scores and plots ask for the same few levels
+                self._quantiles.update(known)
+        else:
+            known = self._quantiles
+        return np.stack([known[level] for level in wanted])
 
     def interval(self, prob: float = 0.9) -> np.ndarray:
         """Return the central interval ``(n, 2)`` that holds an observation with probability ``prob``."""
@@ -146,13 +182,17 @@ class Prediction:
     def sample(self, num: int = 1, seed: int = 0) -> np.ndarray:
         """Return ``(num, n)`` observations; one row of it is one joint draw, from one network.
 
-        Draws of the posterior are used without replacement until all have been used.
+        Draws of the posterior are used without replacement until all have been used: in a random order, or, where
+        ``num`` is the number of draws, in theirs.
         """
         check_count("num", num)
         return self._source.sample(num, seed, len(self))
 
     def _rowwise(self, name: str, y: object) -> np.ndarray:
         targets = self._source.scaling.targets(as_targets(y, len(self)))
+        # Scores, paired differences and plots ask for the same rows in turn: the network runs once for each quantity.
+        if name in self._last and np.array_equal(self._last[name][0], targets):
+            return self._last[name][1].copy()
         out = np.empty(len(self))
         for where, parts in self._source.blocks():
             count = where.stop - where.start
@@ -160,6 +200,7 @@ class Prediction:
             block = np.zeros(next(iter(parts.parameters.values())).shape[1])
             block[:count] = targets[where]
             out[where] = mixture.evaluate(name, parts, block)[:count]
+        self._last[name] = targets, out.copy()
         return out
 
 
@@ -172,6 +213,7 @@ class Source:
     x: np.ndarray
     scaling: Scaling
     x64: bool
+    _only: list[tuple[slice, Likelihood]] = field(default_factory=list, repr=False)
 
     @property
     def num_draws(self) -> int:
@@ -185,15 +227,20 @@ class Source:
             z = jax.ShapeDtypeStruct((self.problem.size,), self.problem.x.dtype)
             return jax.eval_shape(self.problem.likelihood, z, self.problem.x).is_normal
 
-    def blocks(self) -> Iterator[tuple[slice, Likelihood]]:
+    def blocks(self, rows: int | None = None) -> Iterator[tuple[slice, Likelihood]]:
         """Slices of rows and their components ``(T, rows)``, the last block padded."""
-        parts = predictive.padded_components(self.problem, self.positions, self.x)
+        if rows is None and self._only:
+            yield self._only[0]
+            return
+        parts = predictive.padded_components(self.problem, self.positions, self.x, rows)
         while True:
             with jax.enable_x64(self.x64):
                 try:
                     where, block = next(parts)
                 except StopIteration:
                     return
+            if rows is None and where == slice(0, len(self.x)):
+                self._only.append((where, block))  # no larger than any block, and asked for again and again
             yield where, block
 
     def predict(self, kind: str) -> Prediction:
@@ -238,9 +285,9 @@ class Linearized:
     num_draws: int = 1
     is_normal: bool = True
 
-    def blocks(self) -> Iterator[tuple[slice, Likelihood]]:
+    def blocks(self, rows: int | None = None) -> Iterator[tuple[slice, Likelihood]]:
         """Slices of rows and their one component ``(1, rows)``, the last block padded."""
-        return one_normal(self.mean, np.hypot(np.sqrt(self.variance), self.noise))
+        return one_normal(self.mean, np.hypot(np.sqrt(self.variance), self.noise), rows)
 
     def sample(self, num: int, seed: int, rows: int) -> np.ndarray:
         """``(num, rows)`` observations in the user's units: joint functions f(x; m) + J (z − m), and noise."""
@@ -279,9 +326,9 @@ class Propagated:
         """To the user's units."""
         return self.network.scaling
 
-    def blocks(self) -> Iterator[tuple[slice, Likelihood]]:
+    def blocks(self, rows: int | None = None) -> Iterator[tuple[slice, Likelihood]]:
         """Slices of rows and their one component ``(1, rows)``, the last block padded."""
-        return one_normal(self.mean, self.std)
+        return one_normal(self.mean, self.std, rows)
 
     def sample(self, num: int, seed: int, rows: int) -> np.ndarray:
         """``(num, rows)`` observations in the user's units, one network a row."""
@@ -315,9 +362,9 @@ def distilled_at(network: Source) -> Prediction:
     )
 
 
-def one_normal(mean: np.ndarray, std: np.ndarray) -> Iterator[tuple[slice, Likelihood]]:
+def one_normal(mean: np.ndarray, std: np.ndarray, rows: int | None = None) -> Iterator[tuple[slice, Likelihood]]:
     """Blocks of rows with one Normal each, ``(1, rows)``, the last one padded."""
-    rows = predictive.block_rows(1, len(mean))
+    rows = rows or predictive.block_rows(1, len(mean))
     for begin in range(0, len(mean), rows):
         where = slice(begin, min(begin + rows, len(mean)))
         spare = (0, rows - (where.stop - begin))
@@ -346,7 +393,12 @@ def choose_kind(kind: str | None, own: list[str], method_name: str) -> str:
 
 
 def _in_turn(generator: np.random.Generator, num: int, available: int) -> np.ndarray:
-    """Choose ``num`` draws of ``available`` without replacement, round after round."""
+    """Choose ``num`` draws of ``available`` without replacement, round after round; in order where it is all of them.
+
+    A tree for ArviZ has a row of observations beside each draw, and what reads both takes them for a pair.
+    """
+    if num == available:
+        return np.arange(available)
     rounds = -(-num // available)
     return np.concatenate([generator.permutation(available) for _ in range(rounds)])[:num]
 

@@ -11,7 +11,8 @@ from scipy.special import ndtr
 from scipy.stats import norm, spearmanr
 
 import bnn_zoo as zoo
-from bnn_zoo.reports import comparison
+from bnn_zoo.engine import simplex
+from bnn_zoo.reports import comparison, left_out
 
 METHOD = zoo.methods.NUTS(num_warmup=5, num_samples=5, num_chains=1, start="prior")
 X = np.linspace(-1, 1, 40)[:, None]
@@ -97,28 +98,115 @@ def test_the_table(narrow, wide):
     posteriors = {"a": with_lines(narrow, (2, 0.1), (2.1, 0)), "b": with_lines(wide, (1, 0), (1.2, 0.1))}
     frame = zoo.compare(posteriors, (X, Y), reference="b")
     assert list(frame.index) == ["a", "b"]
+    notes = frame.attrs.pop("notes")
     assert frame.attrs == {"rows": 40, "best": "a", "reference": "b"}
-    nll = {}
+    assert len(notes) == 2 and "'a' has 2 draws, too few for Pareto k-hat." in notes[0]
+    assert frame.loc[:, ["elpd_loo", "k_high", "loo_weight", "log_evidence"]].isna().all(axis=None)
+    pointwise: dict[str, dict[str, np.ndarray]] = {"nll": {}, "crps": {}, "squared_error": {}}
     for name, posterior in posteriors.items():
         scores = posterior.evaluate(X, Y)
         for score, value in scores.items():
             assert frame.loc[name, score] == pytest.approx(value)
-            if score != "calibration_error":
-                assert frame.loc[name, f"{score}_se"] == pytest.approx(scores.attrs["standard_error"][score])
-        nll[name] = -posterior.predict(X).log_prob(Y)
+            assert frame.loc[name, f"{score}_se"] == pytest.approx(scores.attrs["standard_error"][score])
+        prediction = posterior.predict(X)
+        pointwise["nll"][name] = -prediction.log_prob(Y)
+        pointwise["crps"][name] = prediction.crps(Y)
+        pointwise["squared_error"][name] = (prediction.mean - Y) ** 2
         assert frame.loc[name, "draws"] == 2
         assert frame.loc[name, "gradients"] == posterior.timing.gradient_evaluations
         assert frame.loc[name, "verdict"] == posterior.diagnose().verdict
-    gap = nll["b"] - nll["a"]
-    assert frame.loc["b", "nll_difference"] == pytest.approx(gap.mean())
-    assert frame.loc["b", "nll_difference_se"] == pytest.approx(gap.std(ddof=1) / np.sqrt(40))
-    assert tuple(frame.loc["a", ["nll_difference", "nll_difference_se"]]) == (0, 0)
+        assert frame.loc[name, "megabytes"] == pytest.approx(2 * 2 * 8 / 1e6)
+    for score, values in pointwise.items():
+        gap = values["b"] - values["a"]
+        assert gap.mean() > 0
+        assert frame.loc["b", f"{score}_difference"] == pytest.approx(gap.mean())
+        assert frame.loc["b", f"{score}_difference_se"] == pytest.approx(gap.std(ddof=1) / np.sqrt(40))
+        assert tuple(frame.loc["a", [f"{score}_difference", f"{score}_difference_se"]]) == (0, 0)
     assert frame.loc["b", list(comparison.DISTANCES)].tolist() == [0, 0, 1, 1]
     one, other = (posteriors[name].predict(X) for name in "ab")
     assert frame.loc["a", "epistemic_ratio"] == pytest.approx((one.epistemic_std / other.epistemic_std).mean())
     rank = spearmanr(one.std, other.std).statistic
     assert frame.loc["a", "uncertainty_rank_correlation"] == pytest.approx(rank)
     assert abs(rank) < 0.999
+
+
+def about(posterior: zoo.Posterior, slope: float, intercept: float, seed: int) -> zoo.Posterior:
+    """2 × 100 draws about a line."""
+    drawn = [slope, intercept] + 0.05 * np.random.default_rng(seed).normal(size=(2, 100, 2))
+    return replace(posterior, result=replace(posterior.result, positions=drawn, stats={}))
+
+
+def as_members(posterior: zoo.Posterior) -> zoo.Posterior:
+    return replace(posterior, result=replace(posterior.result, kind="members"))
+
+
+def test_leave_one_out_columns(narrow, wide):
+    """Scores, paired differences and weights are those of `zoo.loo`; a point has none, and says so."""
+    parts = {"a": about(narrow, 2, 0, 0), "b": about(wide, 1.5, 0.2, 1), "c": as_members(with_lines(narrow, (2, 0)))}
+    frame = zoo.compare(parts, (X, Y))
+    found = {name: zoo.loo(parts[name]) for name in "ab"}
+    for name, one in found.items():
+        row = frame.loc[name]
+        assert (row["elpd_loo"], row["elpd_loo_se"], row["p_loo"]) == pytest.approx((one.elpd, one.se, one.p))
+        assert row["k_high"] == (one.pareto_k > 0.7).sum() and row["loo_by"] == "psis"
+    gap = (found["b"].elpd_i - found["a"].elpd_i).values
+    assert gap.sum() < 0
+    assert frame.loc["b", "elpd_difference"] == pytest.approx(gap.sum())
+    assert frame.loc["b", "elpd_difference_se"] == pytest.approx(gap.std(ddof=1) * np.sqrt(40))
+    assert frame.loc["a", "elpd_difference"] == 0
+    weights, _ = simplex.most_likely(np.stack([one.elpd_i.values for one in found.values()], 1))
+    assert tuple(frame.loc[["a", "b"], "loo_weight"]) == pytest.approx(tuple(weights), abs=1e-9)
+    assert np.isnan(frame.loc["c", "elpd_loo"]) and frame.loc["c", "loo_by"] == ""
+    (note,) = frame.attrs["notes"]
+    assert note.startswith("'c' has members")
+    bare = zoo.compare(parts, (X, Y), loo=False)
+    assert not any("loo" in column or "elpd" in column for column in bare)
+
+
+def test_leave_one_out_of_other_rows_cannot_be_compared(narrow, caplog):
+    parts = {"a": about(narrow, 2, 0, 0), "b": replace(about(narrow, 1, 0, 1), data=zoo.Dataset(X, Y + 1))}
+    frame = zoo.compare(parts, (X, Y))
+    assert frame["elpd_loo"].isna().all() and "not fitted to the same rows" in caplog.text
+    assert "not fitted to the same rows" in frame.attrs["notes"][0]
+
+
+def test_folds_are_fitted_only_when_asked_for(narrow, monkeypatch):
+    """K-fold where PSIS-LOO means nothing, with the posterior's own model, method, seed and scaling; never unasked."""
+    asked = []
+
+    def folds(model, method, data, **settings):
+        asked.append((model, method, data, settings))
+        return real(model, method, data, **settings | {"progress": False})
+
+    real = left_out.kfold
+    monkeypatch.setattr(left_out, "kfold", folds)
+    parts = {"a": about(narrow, 2, 0, 0), "b": as_members(narrow)}
+    zoo.compare(parts, (X, Y))
+    assert asked == []
+    frame = zoo.compare(parts, (X, Y), loo="kfold")
+    ((model, method, data, settings),) = asked
+    assert (model, method) == (narrow.model, narrow.method) and data is narrow.data
+    assert settings == {"k": 10, "seed": 0, "standardize": False, "precision": "float64"}
+    assert frame["loo_by"].tolist() == ["psis", "kfold"] and frame["elpd_loo"].notna().all()
+    lppd = parts["b"].predict(X).log_prob(Y).sum()
+    assert frame.loc["b", "p_loo"] == pytest.approx(lppd - frame.loc["b", "elpd_loo"])
+    assert "by 10 folds" in frame.attrs["notes"][0]
+
+
+def test_scores_of_a_prediction_run_the_network_once(narrow, monkeypatch):
+    """`evaluate`, paired differences and the page ask for the same rows; other rows are not mistaken for them."""
+    prediction, ran = with_lines(narrow, (2, 0), (1, 0)).predict(X), []
+    real = comparison.mixture.evaluate
+
+    def counted(name, parts, *args):
+        ran.append(name)
+        return real(name, parts, *args)
+
+    monkeypatch.setattr(comparison.mixture, "evaluate", counted)
+    first = prediction.crps(Y)
+    first[:] = 0
+    assert (prediction.crps(Y) > 0).all() and ran == ["crps"]
+    assert not np.array_equal(prediction.crps(Y + 1), prediction.crps(Y)) and ran == ["crps"] * 3
 
 
 def test_columns_that_were_not_fitted_are_left_out(narrow):
@@ -157,3 +245,8 @@ def test_refusals(narrow, posteriors, reference, mend):
     posteriors = {"nuts": narrow} if posteriors == "one" else posteriors
     with pytest.raises(zoo.errors.ZooError, match=mend):
         zoo.compare(posteriors, (X, Y), reference=reference)
+
+
+def test_an_unknown_way_to_leave_out_is_refused(narrow):
+    with pytest.raises(zoo.errors.ZooValueError, match="loo should be one of 'auto', 'kfold', False"):
+        zoo.compare({"a": narrow}, (X, Y), loo="psis")

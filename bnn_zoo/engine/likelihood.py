@@ -18,10 +18,14 @@ from bnn_zoo.errors import bad_type
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Likelihood:
-    """Family and parameters of independent observations."""
+    """Family and parameters of independent observations.
+
+    As components of a mixture, parameters ``(T, m)``, they may have ``weights (T,)`` that sum to 1; none: all alike.
+    """
 
     parameters: dict[str, jax.Array]
     family: type[Distribution] = field(metadata={"static": True})
+    weights: jax.Array | None = None
 
     @property
     def is_normal(self) -> bool:

@@ -1,7 +1,8 @@
-"""Exact predictive quantities of an equal mixture over draws: distribution function, density, quantiles, CRPS.
+"""Exact predictive quantities of a mixture over draws: distribution function, density, quantiles, CRPS.
 
-Components are a `Likelihood` with parameters ``(T, m)``: T draws by m rows. All is done in float64, whatever the
-precision of the network that gave the parameters, so that a sum over thousands of draws loses nothing.
+Components are a `Likelihood` with parameters ``(T, m)``: T draws by m rows; draws count alike unless it has weights.
+All is done in float64, whatever the precision of the network that gave the parameters, so that a sum over thousands of
+draws loses nothing.
 """
 
 from __future__ import annotations
@@ -32,13 +33,15 @@ def evaluate(name: str, components: Likelihood, *args: np.ndarray) -> np.ndarray
 
 def cdf(components: Likelihood, y: jax.Array) -> jax.Array:
     """P(Y ≤ y) of each row. ``y`` is ``(m,)``; so is the answer."""
-    return jnp.mean(_component_cdf(components, y), axis=0)
+    return _mean(components, _component_cdf(components, y))
 
 
 def log_prob(components: Likelihood, y: jax.Array) -> jax.Array:
     """Log predictive density ``(m,)`` at ``y (m,)``."""
     each = components.log_prob(y[None, :])
-    return logsumexp(each, axis=0) - jnp.log(each.shape[0])
+    if components.weights is None:
+        return logsumexp(each, axis=0) - jnp.log(each.shape[0])
+    return logsumexp(each + jnp.log(components.weights)[:, None], axis=0)
 
 
 def quantile(components: Likelihood, q: jax.Array) -> jax.Array:
@@ -111,9 +114,9 @@ def crps(nodes: int, components: Likelihood, y: jax.Array) -> jax.Array:
     for a sum of Gaussians converges faster than any power of the spacing.
     """
     loc, scale = components.parameters["loc"], components.parameters["scale"]
-    first = jnp.mean(_mean_absolute(y[None, :] - loc, scale), axis=0)
+    first = _mean(components, _mean_absolute(y[None, :] - loc, scale))
     if nodes == 0:
-        return first - 0.5 * lax.map(lambda pair: _pairs(*pair), (loc.T, scale.T))
+        return first - 0.5 * lax.map(lambda row: _pairs(row[0], row[1], components.weights), (loc.T, scale.T))
     low, high = jnp.min(loc - 9 * scale, axis=0), jnp.max(loc + 9 * scale, axis=0)
     spacing = (high - low) / (nodes - 1)
 
@@ -124,14 +127,22 @@ def crps(nodes: int, components: Likelihood, y: jax.Array) -> jax.Array:
     return first - spacing * lax.fori_loop(0, nodes, add, jnp.zeros_like(low))
 
 
-def _pairs(loc: jax.Array, scale: jax.Array) -> jax.Array:
+def _mean(components: Likelihood, values: jax.Array) -> jax.Array:
+    """Mean over the components ``(m,)`` of ``values (T, m)``."""
+    return jnp.mean(values, axis=0) if components.weights is None else components.weights @ values
+
+
+def _pairs(loc: jax.Array, scale: jax.Array, weights: jax.Array | None) -> jax.Array:
     """E|Y - Y'| of one row's mixture."""
 
     def row(total: jax.Array, one: tuple) -> tuple:
         spread = jnp.sqrt(one[1] ** 2 + scale**2)
-        return total + jnp.mean(_mean_absolute(one[0] - loc, spread)), None
+        between = _mean_absolute(one[0] - loc, spread)
+        return total + (jnp.mean(between) if weights is None else one[2] * (weights @ between)), None
 
-    return lax.scan(row, jnp.zeros(()), (loc, scale))[0] / loc.shape[0]
+    if weights is None:
+        return lax.scan(row, jnp.zeros(()), (loc, scale))[0] / loc.shape[0]
+    return lax.scan(row, jnp.zeros(()), (loc, scale, weights))[0]
 
 
 def _mean_absolute(mean: jax.Array, scale: jax.Array) -> jax.Array:

@@ -57,9 +57,11 @@ def components(problem: Problem, positions: np.ndarray, x: np.ndarray) -> Iterat
         yield where, jax.tree.map(lambda a, count=count: np.asarray(a)[:, :count], made)
 
 
-def padded_components(problem: Problem, positions: np.ndarray, x: np.ndarray) -> Iterator[tuple[slice, Likelihood]]:
+def padded_components(
+    problem: Problem, positions: np.ndarray, x: np.ndarray, rows: int | None = None
+) -> Iterator[tuple[slice, Likelihood]]:
     """As `components`, with the last block left at full length, so that what follows compiles for one shape."""
-    for where, block in _row_blocks(problem, x, block_rows(len(positions), len(x))):
+    for where, block in _row_blocks(problem, x, rows or block_rows(len(positions), len(x))):
         yield where, call(_components, (), problem, positions, block)
 
 
@@ -87,6 +89,24 @@ def pointwise(problem: Problem, positions: np.ndarray, x: np.ndarray, y: np.ndar
 def sites(problem: Problem, positions: np.ndarray, watch: Stopwatch | None = None) -> dict[str, np.ndarray]:
     """Return the sites that a user reads, ``(T, *site)`` each."""
     return {name: np.asarray(v) for name, v in call(_sites, (), problem, positions, watch=watch).items()}
+
+
+def scalar_names(problem: Problem) -> tuple[str, ...]:
+    """Name the sites of one number a draw, of those that a user reads."""
+    shapes = jax.eval_shape(problem.constrain, jax.ShapeDtypeStruct((problem.size,), problem.x.dtype))
+    return tuple(name for name, site in shapes.items() if site.shape == ())
+
+
+def scalars(problem: Problem, positions: np.ndarray) -> dict[str, np.ndarray]:
+    """Return these alone, ``(T,)`` each: weights of all draws, of which there may be many, are not made."""
+    names = scalar_names(problem)
+    found = call(_scalars, (names,), problem, positions) if names else ()
+    return {name: np.asarray(value) for name, value in zip(names, found, strict=True)}
+
+
+def site_sizes(problem: Problem, positions: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the root mean square of all entries of each site, ``(T,)``, without the sites of all draws at once."""
+    return {name: np.asarray(value) for name, value in call(_site_sizes, (), problem, positions).items()}
 
 
 def _blocks(problem: Problem, x: np.ndarray, rows: int) -> tuple[np.ndarray, np.int32]:
@@ -133,6 +153,21 @@ def _pointwise(problem: Problem, positions: jax.Array, x: jax.Array, y: jax.Arra
 
 def _sites(problem: Problem, positions: jax.Array) -> dict[str, jax.Array]:
     return lax.map(problem.constrain, positions, batch_size=64)
+
+
+def _scalars(names: tuple[str, ...], problem: Problem, positions: jax.Array) -> tuple[jax.Array, ...]:
+    def one(z: jax.Array) -> tuple[jax.Array, ...]:
+        made = problem.constrain(z)
+        return tuple(made[name] for name in names)
+
+    return lax.map(one, positions, batch_size=64)
+
+
+def _site_sizes(problem: Problem, positions: jax.Array) -> dict[str, jax.Array]:
+    def one(z: jax.Array) -> dict[str, jax.Array]:
+        return {name: jnp.sqrt(jnp.mean(jnp.square(site))) for name, site in problem.constrain(z).items()}
+
+    return lax.map(one, positions, batch_size=64)
 
 
 def _moments(

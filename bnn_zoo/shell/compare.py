@@ -60,7 +60,9 @@ def compare(
     """Compare the posteriors in the files SAVED on the rows of a table: one row a posterior.
 
     Scores with standard errors; the difference in nll from the best, with the standard error of paired differences;
-    seconds, gradients, draws, and the verdict on the draws.
+    elpd_loo, the leave-one-out score of the rows that were fitted, where all were fitted to the same and it means
+    something, and k_high, of how many rows it cannot be relied on; seconds, gradients, draws, and the verdict on the
+    draws.
     """
     target = tables.output("--out", out, "table.csv", [*saved, data])
     names = _names(saved)
@@ -104,6 +106,10 @@ def _scores(frame: pd.DataFrame) -> pd.DataFrame:
     for name in SCORES:
         pairs = zip(frame[name], frame[f"{name}_se"], strict=True)
         columns[name] = [with_error(value, error) for value, error in pairs]
+    if frame["elpd_loo"].notna().any():
+        pairs = zip(frame["elpd_loo"], frame["elpd_loo_se"], strict=True)
+        columns["elpd_loo"] = [with_error(value, error) for value, error in pairs]
+        columns["k_high"] = [with_error(value, float("nan")) for value in frame["k_high"]]
     columns["seconds"] = [f"{s:.1f}" for s in frame["compile_seconds"] + frame["run_seconds"]]
     columns["gradients"] = [f"{count:,}" for count in frame["gradients"]]
     columns |= {name: [str(value) for value in frame[name]] for name in ("draws", "verdict")}

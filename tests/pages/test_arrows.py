@@ -19,7 +19,7 @@ FLOORS = [
 ENGINE = [
     "identity", "architecture", "taps", "keys", "layout", "likelihood", "density", "checks", "compiled", "journal",
     "groups", "context", "draws", "scaling", "windows",
-    "mixture", "predictive", "iterates", "tasks", "schedules", "training", "starts", "chains", "weights",
+    "mixture", "simplex", "predictive", "iterates", "tasks", "schedules", "training", "starts", "chains", "weights",
     "gaussian", "curvature", "linearized", "activations", "propagation", "moments", "wide", "process",
 ]  # fmt: skip
 FILES = sorted(ROOT.rglob("*.py"))
