@@ -9,69 +9,35 @@ data, which catches a posterior that forgets the data (Modrák 2023).
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy.special import ndtr
 
 from bnn_zoo import methods, models
+from bnn_zoo.datasets import Dataset
 from bnn_zoo.engine import chains
 from bnn_zoo.engine.checks import join
 from bnn_zoo.engine.compiled import call, compiled
 from bnn_zoo.engine.context import Context, Progress, available_cores
 from bnn_zoo.engine.density import Problem
+from bnn_zoo.engine.draws import Draws
 from bnn_zoo.engine.keys import seed_key
+from bnn_zoo.engine.scaling import Scaling
 from bnn_zoo.errors import bad_value, check_count
 from bnn_zoo.inputs import as_matrix
+from bnn_zoo.posterior import Posterior, Timing
+from bnn_zoo.reports.uniformity import NUM_BINS, NUM_RANKS, Calibration, ranks_among
 
-NUM_RANKS = 64
-NUM_BINS = 16
+__all__ = ["Calibration", "sbc"]
+
 PER_BATCH = 64
 MOST_POINTS = 5
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Calibration:
-    """Ranks of the true values among thinned draws, and whether they are uniform.
-
-    Attributes
-    ----------
-    ranks : pandas.DataFrame
-        One row a simulated data set, one column a quantity; whole numbers from 0 to 63.
-    """
-
-    ranks: pd.DataFrame
-
-    @property
-    def table(self) -> pd.DataFrame:
-        """One row a quantity: χ² statistic of 16 equal bins, its p-value, mean rank / 63 (1/2 is right), and a word.
-
-        A mean rank away from 1/2 is a bias; ``"too narrow"`` and ``"too wide"`` say that true values fall outside, or
-        inside, the middle of the draws too often.
-        """
-        rows = []
-        for name in self.ranks.columns:
-            ranks = self.ranks[name].to_numpy()
-            counts = np.bincount(ranks * NUM_BINS // NUM_RANKS, minlength=NUM_BINS)
-            chi2, p = stats.chisquare(counts)
-            unit = (ranks + 0.5) / NUM_RANKS
-            spread = float(np.mean(np.abs(unit - 0.5)))
-            word = "uniform" if p > 0.01 else "too narrow" if spread > 0.25 else "too wide or biased"
-            rows.append((name, chi2, p, unit.mean(), word))
-        return pd.DataFrame(rows, columns=["quantity", "chi2", "p_value", "mean_rank", "ranks"]).set_index("quantity")
-
-    @property
-    def ok(self) -> bool:
-        """Whether every quantity's p-value is above 0.01 divided by the number of quantities (Bonferroni)."""
-        return bool((self.table["p_value"] > 0.01 / len(self.ranks.columns)).all())
-
-    def __repr__(self) -> str:
-        word = "calibrated" if self.ok else "NOT CALIBRATED"
-        return f"Calibration over {len(self.ranks)} simulated data sets: {word}\n{self.table.round(4).to_string()}"
+FEWEST = 3  # draws: with fewer there is next to nothing to rank among
 
 
 def sbc(
@@ -83,12 +49,20 @@ def sbc(
     seed: int = 0,
     at: Any = None,
     truth: Any = None,
+    kind: str | None = None,
     progress: bool = True,
 ) -> Calibration:
     """Check that ``method`` is calibrated on ``model`` at inputs like ``x``.
 
-    A sampler whose ``start`` is ``"prior"`` runs on many simulated data sets at once, under vmap; any other method
-    runs on one after the other, without compiling again.
+    A sampler whose ``start`` is ``"prior"`` (``mh``, ``hmc``, ``nuts`` and those of stochastic gradients) runs on many
+    simulated data sets at once, under vmap, on all cores. Any other method runs on one after the other, as in
+    `bnn_zoo.fit`, without compiling again; its cost is that of so many fits. Not in threads: methods trace the model
+    as they run, and NumPyro's stack of effect handlers is one for all threads.
+
+    Among what f(x*) is ranked is what the method itself predicts with: draws of the weights, as a rule; for ``laplace``
+    the network made linear about the mode, and for ``dvi`` moments sent through the layers, both Normals, in which the
+    rank is that of the true value's probability integral transform. To rank among the draws of such a method's weights,
+    which is another approximation and mostly a worse one, ask for ``kind="monte_carlo"``.
 
     Parameters
     ----------
@@ -104,11 +78,21 @@ def sbc(
         Inputs ``(k, d)`` at which f is ranked; five rows of ``x`` by default.
     truth : str, Callable or None
         Model that makes the data, ``model`` itself by default. Another one shows what the check can see.
+    kind : str or None
+        Kind of prediction in which f(x*) is ranked, as in `bnn_zoo.Posterior.predict`; ``None``: the method's own best.
 
     Returns
     -------
     Calibration
-        Ranks, p-values and a verdict.
+        Ranks, p-values, coverage of central intervals, and a verdict. Scalar sites are ranked among draws, whatever the
+        kind; the log likelihood is ranked for ``"monte_carlo"`` alone, as other kinds say nothing of it.
+
+    Raises
+    ------
+    ZooTypeError, ZooValueError
+        If there are too few data sets; of a method that gives one network (``map``, ``swa``), or two, in which nothing
+        can be ranked; of chains and approximations with fewer than 63 draws. Members of an ensemble may be few: ranks
+        are then as many as the members and one more.
 
     References
     ----------
@@ -127,11 +111,9 @@ def sbc(
     source = fitted if truth is None else join(models.registry.look_up(truth), inputs, np.zeros(len(inputs)))
     points = jnp.asarray(points, fitted.x.dtype)
     keys = np.asarray(jax.random.split(seed_key(seed), num_simulations))
-    if hasattr(method, "kernel") and method.start == "prior":
-        names, ranks = _side_by_side(method, fitted, source, points, keys, progress)
-    else:
-        names, ranks = _one_by_one(method, fitted, source, points, keys, progress)
-    return Calibration(pd.DataFrame(ranks, columns=names))
+    if _all_in_one_program(method, len(inputs)) and kind in (None, "monte_carlo"):
+        return _side_by_side(method, fitted, source, points, keys, progress)
+    return _one_by_one(method, fitted, source, points, keys, kind, progress)
 
 
 # --- quantities -----------------------------------------------------------------------------------------------------
@@ -153,18 +135,28 @@ def _names(points: jax.Array, shared: tuple[str, ...]) -> list[str]:
     return [f"f(x*[{i}])" for i in range(len(points))] + list(shared) + ["log likelihood"]
 
 
-def _rank(true: jax.Array, draws: jax.Array) -> jax.Array:
-    """Rank, 0 to 63, of each true value among 63 draws spread evenly over all of ``draws (chains × S, q)``."""
-    spread = jnp.linspace(0, draws.shape[0] - 1, NUM_RANKS - 1).astype(int)
+def _rank(true: jax.Array, draws: jax.Array, num_ranks: int = NUM_RANKS) -> jax.Array:
+    """Rank, from 0, of each true value among ``num_ranks - 1`` draws spread evenly over all of ``draws (C × S, q)``."""
+    spread = jnp.linspace(0, draws.shape[0] - 1, num_ranks - 1).astype(int)
     return jnp.sum(draws[spread] < true[None, :], axis=0)
 
 
 # --- many at once ---------------------------------------------------------------------------------------------------
 
 
+def _all_in_one_program(method: Any, num_rows: int) -> bool:
+    """Whether a fit is nothing but chains from the prior; a batch of all rows or more is left to the method's ``run``.
+
+    That refuses it where it cannot be.
+    """
+    batch = getattr(method, "batch_size", None)
+    sampler = getattr(method, "start", None) == "prior" and callable(getattr(method, "kernel", None))
+    return sampler and (batch is None or batch < num_rows)
+
+
 def _side_by_side(
     method: Any, fitted: Problem, source: Problem, points: jax.Array, keys: np.ndarray, progress: bool
-) -> tuple[list[str], np.ndarray]:
+) -> Calibration:
     if method.num_chains * method.num_samples < NUM_RANKS - 1:
         raise bad_value("num_samples", f"at least {NUM_RANKS - 1} over all chains", method.num_samples, "Draw more.")
     shared = _shared_scalars(fitted, source)
@@ -182,7 +174,7 @@ def _side_by_side(
             return ranks
 
         ranks = np.concatenate(list(pool.map(one, batches)))
-    return _names(points, shared), ranks[: len(keys)]
+    return Calibration(pd.DataFrame(ranks[: len(keys)], columns=_names(points, shared)))
 
 
 def _simulate_batch(
@@ -212,21 +204,75 @@ def _simulate_batch(
 
 
 def _one_by_one(
-    method: Any, fitted: Problem, source: Problem, points: jax.Array, keys: np.ndarray, progress: bool
-) -> tuple[list[str], np.ndarray]:
-    shared, ranks = _shared_scalars(fitted, source), []
+    method: Any,
+    fitted: Problem,
+    source: Problem,
+    points: jax.Array,
+    keys: np.ndarray,
+    kind: str | None,
+    progress: bool,
+) -> Calibration:
+    shared, ranks, found = _shared_scalars(fitted, source), [], "monte_carlo"
+    num_ranks = NUM_RANKS
     with Progress("calibration", len(keys), progress) as bar:
         for key in keys:
             truth, y, key_run = call(_simulate, (shared,), source, points, key)
             problem = replace(fitted, y=jnp.asarray(y))
-            positions = method.run(problem, np.asarray(key_run), Context()).positions.reshape(-1, fitted.size)
-            if len(positions) < NUM_RANKS - 1:
-                raise bad_value(
-                    "method", f"one that gives {NUM_RANKS - 1} draws or more", f"{len(positions)}", "Draw more."
-                )
-            ranks.append(np.asarray(call(_ranks_of, (shared,), problem, points, truth, positions)))
+            result = method.run(problem, np.asarray(key_run), Context())
+            positions = result.positions.reshape(-1, fitted.size)
+            num_ranks = _check_draws(method, result)
+            row = np.asarray(call(_ranks_of, (shared, num_ranks), problem, points, truth, positions))
+            own, found = _own_ranks(method, problem, result, points, np.asarray(truth), kind, num_ranks)
+            ranks.append(row if own is None else np.concatenate([own, row[len(points) : -1]]))
             bar.advance(1)
-    return _names(points, shared), np.stack(ranks)
+    names = _names(points, shared)
+    return Calibration(pd.DataFrame(np.stack(ranks), columns=names[: len(ranks[0])]), num_ranks, found)
+
+
+def _check_draws(method: Any, result: Draws) -> int:
+    """How many ranks there are among the draws of one run; raises where they are too few."""
+    count, name = result.positions.shape[0] * result.positions.shape[1], methods.registry.name_of(method)
+    if count < FEWEST:
+        got = f"{name!r}, which gives {count}"
+        mend = "So few networks have no spread to rank in. Take 'laplace', 'ensemble' or 'nuts'."
+        raise bad_value("method", f"one that gives {FEWEST} networks or more", got, mend)
+    if result.kind != "members" and count < NUM_RANKS - 1:
+        raise bad_value("method", f"one that gives {NUM_RANKS - 1} draws or more", f"{count}", "Draw more.")
+    return ranks_among(count)
+
+
+def _own_ranks(
+    method: Any,
+    problem: Problem,
+    result: Draws,
+    points: jax.Array,
+    truth: np.ndarray,
+    kind: str | None,
+    num_ranks: int,
+) -> tuple[np.ndarray | None, str]:
+    """Ranks of f at the points in the Normals that the method predicts, or none if it predicts by its draws."""
+    x, y = np.asarray(problem.x), np.asarray(problem.y)
+    name = methods.registry.name_of(method)
+    posterior = Posterior(
+        model=problem.model,
+        method=method,
+        data=Dataset(x, y),
+        seed=0,
+        standardize=False,
+        timing=Timing(0.0, 0.0, 0),
+        problem=problem,
+        result=result,
+        scaling=Scaling.none(x.shape[1]),
+        model_name="",
+        method_name=name,
+        x64=jax.config.jax_enable_x64,
+    )
+    kind = posterior._prediction_kind(kind)
+    if kind == "monte_carlo":
+        return None, kind
+    prediction = posterior.predict(points, kind=kind)
+    unit = ndtr((truth[: len(points)] - prediction.mean) / prediction.epistemic_std)
+    return np.minimum((unit * num_ranks).astype(int), num_ranks - 1), kind
 
 
 def _simulate(
@@ -238,6 +284,11 @@ def _simulate(
 
 
 def _ranks_of(
-    shared: tuple[str, ...], problem: Problem, points: jax.Array, truth: jax.Array, positions: jax.Array
+    shared: tuple[str, ...],
+    num_ranks: int,
+    problem: Problem,
+    points: jax.Array,
+    truth: jax.Array,
+    positions: jax.Array,
 ) -> jax.Array:
-    return _rank(truth, jax.vmap(lambda z: _quantities(problem, z, points, shared))(positions))
+    return _rank(truth, jax.vmap(lambda z: _quantities(problem, z, points, shared))(positions), num_ranks)
