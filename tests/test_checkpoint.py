@@ -19,6 +19,8 @@ METHODS = {
     "nuts, trained": zoo.methods.NUTS(max_tree_depth=4, **LENGTHS),
     "hmc": zoo.methods.HMC(start="prior", **LENGTHS),
     "mh": zoo.methods.MetropolisHastings(start="prior", thinning=2, **LENGTHS),
+    "mclmc": zoo.methods.MCLMC(start="prior", thinning=2, **LENGTHS | {"num_warmup": 60}),
+    "mclmc, adjusted": zoo.methods.MCLMC(start="prior", adjusted=True, **LENGTHS),
     "sgld": zoo.methods.SGLD(batch_size=7, control_variates=True, thinning=2, **LENGTHS),
     "sghmc": zoo.methods.CyclicalSGHMC(
         batch_size=7, num_samples=LENGTHS["num_samples"], num_chains=2, samples_per_cycle=6

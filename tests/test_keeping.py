@@ -25,6 +25,7 @@ METHODS = {
     "nuts": zoo.methods.NUTS(max_tree_depth=3, **SHORT),
     "hmc": zoo.methods.HMC(**SHORT),
     "mh": zoo.methods.MetropolisHastings(**SHORT | {"thinning": 2}),
+    "mclmc": zoo.methods.MCLMC(**SHORT, adjusted=True),
     "sgld": zoo.methods.SGLD(**SHORT, batch_size=5, preconditioner="rmsprop"),
     "sghmc": zoo.methods.SGHMC(**SHORT, batch_size=5, noise_estimate=True, warm_restarts=3),
     "cyclical_sgld": zoo.methods.CyclicalSGLD(num_samples=6, num_chains=2, samples_per_cycle=3, start="prior"),

@@ -10,6 +10,7 @@ from bnn_zoo.methods.ensembles.map import MAP
 from bnn_zoo.methods.ensembles.swag import SWA, SWAG, MultiSWAG
 from bnn_zoo.methods.gaussian.laplace import Laplace
 from bnn_zoo.methods.mcmc.hmc import HMC
+from bnn_zoo.methods.mcmc.mclmc import MCLMC
 from bnn_zoo.methods.mcmc.metropolis import MetropolisHastings
 from bnn_zoo.methods.mcmc.nuts import NUTS
 from bnn_zoo.methods.stochastic.cyclical import CyclicalSGHMC, CyclicalSGLD
@@ -28,6 +29,7 @@ __all__ = [
     "HMC",
     "HMCECS",
     "MAP",
+    "MCLMC",
     "NUTS",
     "SGHMC",
     "SGLD",
@@ -53,6 +55,8 @@ registry = Registry("method", (
     Entry("mh", MetropolisHastings, "Gaussian random walk, adapted to accept 0.234", "Metropolis 1953", "any model"),
     Entry("hmc", HMC, "Hamiltonian trajectories of one length", "Neal 2011", "any model"),
     Entry("nuts", NUTS, "Hamiltonian trajectories that stop when they turn", "Hoffman & Gelman 2014", "any model"),
+    Entry("mclmc", MCLMC, "constant speed, a direction that gradients turn; from trained networks",
+          "Robnik 2023; Sommer 2025", "any model of two latent coordinates or more"),
     Entry("sgld", SGLD, "Langevin dynamics on batches, without an accept step", "Welling & Teh 2011", "any model"),
     Entry("sghmc", SGHMC, "the same with momentum, discretised without bias on a Gaussian", "Chen 2014", "any model"),
     Entry("cyclical_sgld", CyclicalSGLD, "SGLD that leaves its mode once a cycle, in long steps", "Zhang 2020",

@@ -25,15 +25,24 @@ _NAMES = {"temperature": "configurational temperature", "kinetic_temperature": "
 
 def judge(posterior: Posterior, functions: np.ndarray) -> list[Check]:
     """Checks of temperature and of cycles, where a method has such; ``functions (C, S, k)`` are its draws of f(x)."""
-    checks = [_temperature(posterior, name) for name in _NAMES if name in posterior.stats]
+    # A method without a temperature of its own is judged elsewhere: `bnn_zoo.reports.microcanonical`.
+    own = hasattr(posterior.method, "temperature")
+    checks = [_temperature(posterior, name) for name in _NAMES if own and name in posterior.stats]
     if "cycle" in posterior.stats:
         checks += _cycles(posterior.stats["cycle"], functions)
     return checks
 
 
-def _temperature(posterior: Posterior, statistic: str) -> Check:
+def departure(values: np.ndarray) -> tuple[float, float, float]:
+    """Mean of finite ``values (C, S)``, its Monte Carlo error, and how far beyond two errors it is from 1."""
     from arviz_stats.base import array_stats
 
+    mean = float(values.mean())
+    error = float(array_stats.mcse(values, chain_axis=0, draw_axis=1)) if np.ptp(values) else 0.0
+    return mean, error, max(abs(mean - 1) - 2 * error, 0.0)
+
+
+def _temperature(posterior: Posterior, statistic: str) -> Check:
     name, values = _NAMES[statistic], np.asarray(posterior.stats[statistic], np.float64)
     if not posterior.method.temperature:
         said = "At temperature 0 the chain descends: its draws are no posterior."
@@ -41,9 +50,7 @@ def _temperature(posterior: Posterior, statistic: str) -> Check:
     if not np.isfinite(values).all():
         said = f"The {name} is not finite: the chain blew up."
         return Check(name, np.inf, "failed", said, "Take a smaller step size; None finds one.")
-    mean = float(values.mean())
-    error = float(array_stats.mcse(values, chain_axis=0, draw_axis=1)) if np.ptp(values) else 0.0
-    beyond = max(abs(mean - 1) - 2 * error, 0.0)
+    mean, error, beyond = departure(values)
     said = f"the {name} is {mean:.2f} ± {error:.2f} of what it should be"
     if error > MOST_ERROR and beyond <= HEAT[0]:
         return Check(name, mean, "doubtful", f"{said}: too few draws to tell.", "Draw more, or raise batch_size.")

@@ -18,7 +18,8 @@ from bnn_zoo.engine import chains, groups
 NUM_ROWS, NUM_NEW, WIDTH = 20, 7, 3
 NEW = np.random.default_rng(9).normal(size=(NUM_NEW, 2))
 NEW_Y = np.random.default_rng(8).normal(size=NUM_NEW)
-SCORES = {"rmse", "nll", "crps", "coverage_50", "coverage_90", "coverage_95", "interval_width_90", "calibration_error"}
+SCORES = {"rmse", "mae", "nll", "crps", "coverage_50", "coverage_80", "coverage_90", "coverage_95"}
+SCORES |= {"interval_width_90", "interval_score_90", "sharpness", "calibration_error", "ause"}
 GROUPS = {"posterior", "sample_stats", "log_likelihood", "posterior_predictive", "observed_data", "constant_data"}
 
 MODELS = {
@@ -55,6 +56,7 @@ METHODS = {
     "mh": (zoo.methods.MetropolisHastings, CHAINS | {"thinning": 2, "num_warmup": 100}),
     "hmc": (zoo.methods.HMC, CHAINS | {"num_warmup": 100}),
     "nuts": (zoo.methods.NUTS, CHAINS | {"max_tree_depth": 5}),
+    "mclmc": (zoo.methods.MCLMC, CHAINS | {"thinning": 2, "num_warmup": 60}),
     "sgld": (zoo.methods.SGLD, CHAINS | {"thinning": 2, "batch_size": 5}),
     "sghmc": (zoo.methods.SGHMC, CHAINS | {"thinning": 2, "batch_size": 5}),
     "cyclical_sgld": (zoo.methods.CyclicalSGLD, CYCLES),
@@ -76,7 +78,7 @@ METHODS = {
     "svgd": (zoo.methods.SVGD, {"num_members": 3, "num_steps": 20, "batch_size": 5}),
 }
 STOCHASTIC = ("sgld", "sghmc", "cyclical_sgld", "cyclical_sghmc", "hmcecs")
-MARKOV = ("mh", "hmc", "nuts", *STOCHASTIC)
+MARKOV = ("mh", "hmc", "nuts", "mclmc", *STOCHASTIC)
 SLOW = ("sgld", "cyclical_sghmc", "hmcecs")  # each of a pair, and the slowest to compile
 # One of each engine: cycles go on where they stopped in tests/exact/test_stochastic.py and tests/test_checkpoint.py.
 ON_REQUEST = (*SLOW, "hmc", "cyclical_sgld")
@@ -153,7 +155,7 @@ def test_registries_list_exactly_these():
         *("linear", "mlp", "heteroscedastic_mlp", "rank1_mlp", "residual_mlp", "ard_mlp", "horseshoe_mlp")
     ]
     assert list(zoo.methods.table()["name"]) == [
-        *("mh", "hmc", "nuts", "sgld", "sghmc", "cyclical_sgld", "cyclical_sghmc", "hmcecs", "map"),
+        *("mh", "hmc", "nuts", "mclmc", "sgld", "sghmc", "cyclical_sgld", "cyclical_sghmc", "hmcecs", "map"),
         *("ensemble", "anchored_ensemble", "swa", "swag", "multiswag", "laplace"),
         *("spherical", "mean_field", "layerwise", "low_rank", "full_rank", "rank1", "iaf", "bnaf"),
         *("dvi", "mc_dropout", "svgd"),
@@ -208,7 +210,7 @@ def test_every_method_fits_every_model(method, model):
     assert scores["rmse"] == pytest.approx(np.sqrt(np.mean((NEW_Y - prediction.mean) ** 2)))
 
 
-@pytest.mark.parametrize("method", ["mh", "hmc", "nuts", "sghmc"])
+@pytest.mark.parametrize("method", ["mh", "hmc", "nuts", "mclmc", "sghmc"])
 def test_adaptation_stops_with_warm_up(method):
     """Fails if the random walk adapts for ever: its law would change, too slowly for a test of that law to see."""
     step_size = fitted("mlp", method).stats["step_size"]
@@ -399,7 +401,8 @@ def test_an_interrupt_in_warm_up_is_raised(method, monkeypatch):
 # --- units ----------------------------------------------------------------------------------------------------------
 
 
-OF_EACH_KIND = ("mh", "hmc", "nuts", "sghmc", "map", "anchored_ensemble", "swag", "laplace", "mean_field", "dvi")
+OF_EACH_KIND = ("mh", "hmc", "nuts", "mclmc", "sghmc", "map", "anchored_ensemble", "swag", "laplace")
+OF_EACH_KIND += ("mean_field", "dvi")
 
 
 @pytest.mark.parametrize(
