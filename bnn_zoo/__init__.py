@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from bnn_zoo.reports import plots
     from bnn_zoo.reports.calibration import sbc
     from bnn_zoo.reports.comparison import compare
+    from bnn_zoo.reports.gaps import evaluate_gaps
+    from bnn_zoo.reports.loo import kfold, loo
+    from bnn_zoo.reports.side_by_side import report
+    from bnn_zoo.reports.stacking import stack
     from bnn_zoo.reports.stein import kernel_stein_discrepancy
 
 __all__ = [
@@ -34,16 +38,21 @@ __all__ = [
     "datasets",
     "distill",
     "errors",
+    "evaluate_gaps",
     "fit",
     "infinite_width",
     "kernel_stein_discrepancy",
+    "kfold",
     "lipschitz_bound",
     "load",
+    "loo",
     "methods",
     "models",
     "plots",
     "priors",
+    "report",
     "sbc",
+    "stack",
 ]
 
 __version__ = "0.1.0"
@@ -54,11 +63,16 @@ _LAZY = {
     "GaussianProcess": ("bnn_zoo.infinite", "GaussianProcess"),
     "compare": ("bnn_zoo.reports.comparison", "compare"),
     "distill": ("bnn_zoo.distilling", "distill"),
+    "evaluate_gaps": ("bnn_zoo.reports.gaps", "evaluate_gaps"),
     "infinite_width": ("bnn_zoo.infinite", "infinite_width"),
     "kernel_stein_discrepancy": ("bnn_zoo.reports.stein", "kernel_stein_discrepancy"),
+    "kfold": ("bnn_zoo.reports.loo", "kfold"),
     "load": ("bnn_zoo.keeping.posteriors", "load"),
+    "loo": ("bnn_zoo.reports.loo", "loo"),
     "plots": ("bnn_zoo.reports.plots", None),
+    "report": ("bnn_zoo.reports.side_by_side", "report"),
     "sbc": ("bnn_zoo.reports.calibration", "sbc"),
+    "stack": ("bnn_zoo.reports.stacking", "stack"),
 }
 
 

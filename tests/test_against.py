@@ -73,7 +73,7 @@ def test_the_distance_is_that_of_two_normals(nuts, round_one):
     one, other = round_one.predict(diagnosis.x), nuts.predict(diagnosis.x)
     np.testing.assert_array_equal(diagnosis.points.reference_mean, other.mean)
     np.testing.assert_array_equal(diagnosis.points.reference_sd, other.epistemic_std)
-    judged = diagnosis.x[diagnosis.points["where"] != "beyond"]
+    judged = diagnosis.x[diagnosis.inner.index]
     one, other = round_one.predict(judged), nuts.predict(judged)
     w2 = np.hypot(one.mean - other.mean, one.std - other.std).mean() / other.std.mean()
     assert found(diagnosis).loc[DISTANCE, "value"] == pytest.approx(w2, rel=0.1) and w2 > 0.03

@@ -13,11 +13,11 @@ from numpyro import distributions as dist
 
 import bnn_zoo as zoo
 from bnn_zoo.errors import ZooTypeError, ZooValueError
-from bnn_zoo.reports import page, plots
+from bnn_zoo.reports import apart, page, plots, repeating, sections, words
 
 HOSTILE = "<script>alert(1)</script>"
 VOID = {"meta", "link", "br", "hr", "img", "input"}
-SCORES = list(page.SCORES)
+SCORES = list(words.SCORES)
 SHORT = zoo.methods.NUTS(num_warmup=100, num_samples=100, num_chains=2, start="prior")
 
 
@@ -136,24 +136,24 @@ def test_scores_on_the_page_are_those_of_evaluate(pages):
     posterior, found = pages["one"]
     scores = posterior.evaluate(posterior.data.x, posterior.data.y)
     for key, value in scores.items():
-        assert page.with_error(value, scores.attrs["standard_error"][key])[0] in found.text, key
+        assert words.with_error(value, scores.attrs["standard_error"][key])[0] in found.text, key
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_image_has_a_text_in_its_place(pages, name):
     posterior, found = pages[name]
     images = [attributes for tag, attributes in found.elements if tag in ("svg", "img")]
-    assert len(images) == len(page.gallery(posterior, posterior.data)) >= 3
+    assert len(images) == len(sections.gallery(posterior, posterior.data)) >= 3
     for attributes in images:
         assert attributes["role"] == "img"
         assert len(attributes["aria-label"]) > 20
 
 
 def test_the_caption_of_one_network_speaks_of_noise_alone(one):
-    assert "inner band" in page.gallery(one, one.data)[0].caption
+    assert "inner band" in sections.gallery(one, one.data)[0].caption
     method = zoo.methods.MAP(num_restarts=1, num_steps=5, polish_steps=0)
     network = zoo.fit(zoo.models.Linear(), method, one.data, progress=False)
-    assert "noise alone" in page.gallery(network, network.data)[0].caption
+    assert "noise alone" in sections.gallery(network, network.data)[0].caption
 
 
 def test_names_are_text_and_never_markup(pages):
@@ -177,7 +177,7 @@ def test_a_foreign_model_s_sites_may_have_any_name(tmp_path):
     assert not any(tag == "script" for tag, _ in found.elements)
     assert 'Posterior of s"><script>' in found.text
     assert "your own NumPyro model, 'model'" in found.text
-    assert all(re.fullmatch(r"\w+", picture.name) for picture in page.gallery(posterior, posterior.data))
+    assert all(re.fullmatch(r"\w+", picture.name) for picture in sections.gallery(posterior, posterior.data))
 
 
 def test_a_page_without_test_data_says_that_scores_are_of_training(one, pages):
@@ -193,7 +193,7 @@ def test_a_page_with_test_data_is_scored_on_them(hostile, tmp_path):
     assert "25 held-out rows" in found.text
     assert "flatters" not in found.text
     scores = hostile.evaluate(test.x, test.y)
-    assert page.with_error(scores["rmse"], scores.attrs["standard_error"]["rmse"])[0] in found.text
+    assert words.with_error(scores["rmse"], scores.attrs["standard_error"]["rmse"])[0] in found.text
     assert "Scores rest on 25 rows" in found.text
 
 
@@ -214,7 +214,7 @@ def test_a_plot_that_fails_leaves_a_note_and_the_rest(one, tmp_path, monkeypatch
     monkeypatch.setattr(plots, "calibration", broken)
     found = read(one, tmp_path / "page.html")
     assert found.text.count("This plot could not be drawn") == 1
-    assert sum(tag == "svg" for tag, _ in found.elements) == len(page.gallery(one, one.data)) - 1
+    assert sum(tag == "svg" for tag, _ in found.elements) == len(sections.gallery(one, one.data)) - 1
     assert "Verdict:" in found.text
     assert "Calibration" in caplog.text
     assert "no plot today" in caplog.text
@@ -249,11 +249,11 @@ def test_equal_fits_give_equal_pages(one):
 
 
 def test_numbers_are_shown_to_two_digits_of_their_error():
-    assert page.with_error(52.8761, 3.4321) == ("52.9", "3.4")
-    assert page.with_error(5.39283, 0.06214) == ("5.393", "0.062")
-    assert page.with_error(0.02153, np.nan) == ("0.02153", "–")
-    assert page.with_error(12345.6, 678.9) == ("12346", "679")
-    assert page.with_error(3.2e20, 1e18) == ("3.2e+20", "1e+18")
+    assert words.with_error(52.8761, 3.4321) == ("52.9", "3.4")
+    assert words.with_error(5.39283, 0.06214) == ("5.393", "0.062")
+    assert words.with_error(0.02153, np.nan) == ("0.02153", "–")
+    assert words.with_error(12345.6, 678.9) == ("12346", "679")
+    assert words.with_error(3.2e20, 1e18) == ("3.2e+20", "1e+18")
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ def test_numbers_are_shown_to_two_digits_of_their_error():
     ],
 )
 def test_the_code_that_repeats_the_fit_finds_the_data(data, begins):
-    line, namespace = page._data_code(data()), {"zoo": zoo}
+    line, namespace = repeating._data_code(data()), {"zoo": zoo}
     assert line == begins
     exec(line, namespace)
     assert plots.same_rows(namespace["data"], data())
@@ -276,7 +276,104 @@ def test_the_code_that_repeats_the_fit_finds_the_data(data, begins):
 def test_the_code_that_repeats_the_fit_repeats_it(hostile):
     namespace = {"x": hostile.data.x, "y": hostile.data.y}
     exec(
-        page.repeat(hostile).replace("zoo.fit(", "zoo.fit(progress=False, *[").replace("    seed=", "    ], seed="),
+        repeating.repeat(hostile)
+        .replace("zoo.fit(", "zoo.fit(progress=False, *[")
+        .replace("    seed=", "    ], seed="),
         namespace,
     )
     np.testing.assert_array_equal(namespace["posterior"].result.positions, hostile.result.positions)
+
+
+# --- several side by side ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def compared(one, tmp_path_factory) -> tuple[dict, Page]:
+    other = zoo.fit(zoo.models.Linear(), zoo.methods.MAP(num_restarts=1, num_steps=20), toy(1), progress=False)
+    fits = {"chains": one, "<i>point</i>": other}
+    path = tmp_path_factory.mktemp("compared") / "both.html"
+    assert zoo.report(fits, path, toy(1, rows=30), reference="chains") == path
+    return fits, Page(path.read_text(encoding="utf-8"))
+
+
+def test_the_page_of_several_has_every_verdict_score_and_distance(compared):
+    fits, found = compared
+    frame = zoo.compare(fits, toy(1, rows=30), reference="chains")
+    for name, posterior in fits.items():
+        assert name in found.text and "<i>point" not in found.source.replace("&lt;i&gt;point", "")
+        assert " ".join(posterior.diagnose().checks[0].finding.split()) in found.text
+        for score in ("rmse", "nll", "crps", "wasserstein2"):
+            assert words.shown(frame.loc[name, score])[:4] in found.text, score
+    assert all(words.SCORES[score][0] in found.text for score in SCORES if frame[score].notna().any())
+    assert f"{frame.attrs['best']} is best" in found.text and "held-out" in found.text
+
+
+def test_the_page_of_several_loads_nothing_and_has_a_text_for_every_image(compared):
+    found = compared[1]
+    assert not [tag for tag, _ in found.elements if tag in ("script", "iframe", "img")]
+    assert not re.findall(r'(?:src|href)="(?!#|data:)', found.source)
+    images = [attributes for tag, attributes in found.elements if tag == "svg"]
+    assert len(images) == 4 and all(image["aria-label"] and image["role"] == "img" for image in images)
+    ids = [attributes["id"] for _, attributes in found.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+
+
+def test_a_report_of_one_is_its_own_page(one, tmp_path):
+    assert zoo.report(one, tmp_path / "a.html").read_text() == one.report(tmp_path / "b.html").read_text()
+
+
+def test_what_cannot_be_compared_is_refused_before_any_work(one, tmp_path):
+    with pytest.raises(ZooTypeError, match="posteriors should be a posterior"):
+        zoo.report([one], tmp_path / "a.html")
+    with pytest.raises(ZooTypeError, match="reference should be None"):
+        zoo.report(one, tmp_path / "a.html", reference="nuts")
+    with pytest.raises(ZooValueError, match="folder"):
+        zoo.report({"one": one}, tmp_path / "nowhere" / "a.html")
+
+
+# --- what scores hide -------------------------------------------------------------------------------------------------
+
+
+def test_scores_of_single_chains_are_those_of_posteriors_of_one_chain(one):
+    from dataclasses import replace
+
+    data = toy(1, rows=30)
+    for chain, nll in enumerate(apart.nll_of_chains(one, data)):
+        alone = replace(one, result=replace(one.result, positions=one.result.positions[chain : chain + 1]))
+        assert nll == pytest.approx(-alone.predict(data.x).log_prob(data.y).mean(), rel=1e-5)
+
+
+def test_a_good_score_of_chains_that_disagree_is_told_with_its_price(one, tmp_path):
+    """Two chains, one far off: page and table say the score, and that another seed would change it."""
+    from dataclasses import replace
+
+    positions = one.result.positions.copy()
+    positions[1] += 1.0
+    bad = replace(one, result=replace(one.result, positions=positions))
+    text = read(bad, tmp_path / "bad.html").text
+    assert "Taken alone, its 2 chains score from" in text
+    assert "The chains disagree about the function" in text and "another seed would change" in text
+    row = zoo.compare({"bad": bad, "good": one}, toy(1, rows=30)).loc["bad"]
+    assert row["rhat"] > 1.5 and row["ess"] < 20 and row["nll_worst_chain"] > row["nll"]
+    assert row["verdict"] == "failed"
+
+
+def test_the_table_by_place_is_of_the_diagnosis(one):
+    heads, rows = page.by_place(one.diagnose())
+    points = one.diagnose().points
+    assert [place for place, _ in rows] == ["at training inputs", "between them", "beyond the data"]
+    column = heads.index("R-hat, worst")
+    for (_, cells), where in zip(rows, ("training", "between", "beyond"), strict=True):
+        assert cells[column] == words.shown(points.loc[points["where"] == where, "rhat"].max())
+
+
+def test_a_notebook_shows_what_matters(one):
+    import dataclasses
+
+    fresh = dataclasses.replace(one)
+    assert "not asked for yet" in fresh._repr_html_()
+    fresh.diagnose()
+    assert fresh.diagnose().summary in Page(fresh._repr_html_()).text
+    shown = Page(one.predict(one.data.x)._repr_html_())
+    low, high = one.predict(one.data.x).interval(0.9)[0]
+    assert f"{low:.4g}" in shown.text and f"{high:.4g}" in shown.text and "32 more rows" in shown.text

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from bnn_zoo.reports import approximations, mixing, residuals, stochastic, trajectories
+from bnn_zoo.reports import approximations, microcanonical, mixing, residuals, stochastic, trajectories
 from bnn_zoo.reports.grading import SEVERITY, Check, Status
 
 if TYPE_CHECKING:
@@ -66,6 +66,11 @@ class Diagnosis:
         """One row a check: check, value, status, what it says and what to do."""
         rows = [(c.name, c.value, c.status, c.sentence) for c in self.checks]
         return pd.DataFrame(rows, columns=["check", "value", "status", "sentence"])
+
+    @property
+    def inner(self) -> pd.DataFrame:
+        """Rows of `points` but those beyond the data, by which the verdict on f(x) goes; numbered as ``x`` is."""
+        return self.points[self.points["where"] != "beyond"]
 
     @property
     def mends(self) -> tuple[str, ...]:
@@ -120,6 +125,7 @@ def diagnose(posterior: Posterior, held_out: np.ndarray | None = None, reference
         points, checks = mixing.judge(posterior, functions, points, x)
         checks += trajectories.judge(posterior)
         checks += stochastic.judge(posterior, functions[:, :, points["where"] != "beyond"])
+        checks += microcanonical.judge(posterior)
     else:
         points, within_and_between = approximations.spreads(functions, points)
         checks = [*approximations.judge(posterior), *within_and_between]

@@ -279,7 +279,7 @@ def _effective(posterior: Posterior, points: pd.DataFrame, cause: Disagreement) 
 
 def _scalar_sites(posterior: Posterior, cause: Disagreement) -> list[Check]:
     """Scalar sites (noise, shared scales) are identified, so their R-hat means something too."""
-    scalars = {name: value for name, value in posterior.draws.items() if value.ndim == 2}
+    scalars = posterior.scalars
     if not scalars or posterior.num_chains == 1:
         return []
     found = chain_diagnostics(np.stack(list(scalars.values()), axis=2).astype(float))

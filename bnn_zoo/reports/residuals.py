@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bnn_zoo.posterior import Posterior
     from bnn_zoo.prediction import Prediction
 
-MOST_ROWS = 512
+MOST_ROWS = 256
 FACTORS = (1.1, 1.5)  # residuals over noise, either way
 LARGE = 4.0  # standard errors below which a factor is chance
 

@@ -19,7 +19,7 @@ STANDS_OUT = 3.0  # standard errors of their mean from that of all draws
 def judge(posterior: Posterior) -> list[Check]:
     """Checks of what the statistics of a run hold."""
     stats, checks = posterior.stats, []
-    if "diverging" in stats:
+    if "diverging" in stats and "energy_variance" not in stats:  # which `bnn_zoo.reports.microcanonical` judges
         checks.append(_divergences(posterior))
     if "energy" in stats:
         checks.append(_energy(stats["energy"]))
@@ -55,17 +55,16 @@ def where_they_sit(posterior: Posterior, diverging: np.ndarray) -> str:
     if len(diverging) > 1 and len(chains) == 1 and count >= FEWEST:
         found.append(f"all in chain {chains[0]}")
     best, said = STANDS_OUT, ""
-    for name, values in posterior.draws.items():
-        sizes = np.sqrt(np.mean(np.square(values.astype(float)).reshape(*diverging.shape, -1), axis=2))
-        if count < FEWEST or not (sizes > 0).all() or np.ptp(sizes) == 0:
+    for name, sizes in (posterior.site_sizes if count >= FEWEST else {}).items():
+        if not (sizes > 0).all() or np.ptp(sizes) == 0:
             continue
-        logs = np.log(sizes)
+        logs, one = np.log(sizes), name in posterior.scalars
         shift = (logs[diverging].mean() - logs.mean()) / logs.std()
         if abs(shift) * np.sqrt(count) > best:
-            best, what = abs(shift) * np.sqrt(count), f"{name!r}" if values.ndim == 2 else f"the entries of {name!r}"
-            size, verb = "small" if shift < 0 else "large", "is" if values.ndim == 2 else "are"
+            best, what = abs(shift) * np.sqrt(count), f"{name!r} is" if one else f"the entries of {name!r} are"
             among, typical = np.median(sizes[diverging]), np.median(sizes)
-            said = f"where {what} {verb} {size} ({among:.3g} among them, {typical:.3g} among all draws)"
+            size = "small" if shift < 0 else "large"
+            said = f"where {what} {size} ({among:.3g} among them, {typical:.3g} among all draws)"
     found += [said] * bool(said)
     return f": they sit {' and '.join(found)}" if found else ""
 

@@ -20,7 +20,7 @@ log = logging.getLogger("bnn_zoo")
 @option("--seed", type=Whole(), default=0, metavar="N", help="Of the fit.")
 def demo(out: str, seed: int) -> None:
     """Fit a small network to the diabetes data, and show all that a posterior is asked."""
-    from bnn_zoo.reports.page import gallery
+    from bnn_zoo.reports.sections import gallery
 
     folder = _folder(out)
     train, test = zoo.datasets.load("diabetes").split(test_size=0.2, seed=0)

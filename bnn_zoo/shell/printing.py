@@ -56,7 +56,7 @@ def print_scores(scores: pd.Series, data: Dataset, held_out: bool = True) -> Non
 
 def with_error(value: float, error: float, width: int = 0) -> str:
     """Show a number and its standard error, where it has one that is more than rounding."""
-    from bnn_zoo.reports.page import with_error as pair
+    from bnn_zoo.reports.words import with_error as pair
 
     error = error if error > 1e-9 * abs(value) else float("nan")
     shown, uncertain = pair(value, error)

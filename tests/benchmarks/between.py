@@ -94,7 +94,7 @@ def main() -> None:
     rows, first = [], {}
     for seed in range(arguments.seeds):
         reference = fit(zoo.methods.NUTS(num_warmup=1000, num_samples=1000), seed)
-        rhat = reference.diagnose().points.rhat
+        rhat = reference.diagnose().inner.rhat
         print(
             f"seed {seed}: NUTS, R-hat of f(x) {rhat.median():.3f} in the median, {rhat.max():.3f} at most", flush=True
         )

@@ -51,7 +51,7 @@ def row(part: str, function: str, heavy: bool, seed: int, draws: int) -> dict[st
     nats = np.asarray(prior.divergence(posterior.draws[f"{part}_scale"]))
     before = np.asarray(prior.divergence((yardstick if heavy else prior).sample(jax.random.PRNGKey(0), (20_000,))))
     prediction, ordered = posterior.predict(x), np.sort(nats, axis=2)
-    points = posterior.diagnose().points
+    points = posterior.diagnose().inner
     return {
         "nats, largest": float(np.median(ordered[..., -1])),
         "nats, second": float(np.median(ordered[..., -2])),

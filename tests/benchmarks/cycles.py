@@ -304,7 +304,7 @@ def main() -> None:
         rows = []
         for seed in range(arguments.seeds):
             reference = between.fit(zoo.methods.NUTS(num_warmup=500, num_samples=500), seed)
-            rhat = reference.diagnose().points.rhat
+            rhat = reference.diagnose().inner.rhat
             print(f"seed {seed}: NUTS, R-hat of f(x) {rhat.median():.3f} in the median, {rhat.max():.3f} at most")
             found = run_all(between.MODEL, between.data(seed), seed, 10, CYCLES // 2, 50, NETWORK_TIMES)
             rows += [

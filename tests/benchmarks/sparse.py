@@ -47,7 +47,7 @@ def relevance(posterior: zoo.Posterior) -> np.ndarray:
 
 def judge(posterior: zoo.Posterior, x: np.ndarray, f: np.ndarray) -> dict[str, float]:
     """One line of the table, from a fit and a test set."""
-    points, shown = posterior.diagnose().points, relevance(posterior)
+    points, shown = posterior.diagnose().inner, relevance(posterior)
     return {
         "divergences": int(posterior.stats["diverging"].sum()),
         "R-hat median": points.rhat.median(),

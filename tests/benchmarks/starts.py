@@ -40,7 +40,7 @@ def main() -> None:
                 )
                 model = zoo.models.MLP(activation=arguments.activation, weight_scale=dist.HalfNormal(3.0))
                 posterior = zoo.fit(model, method, train, progress=False)
-                scores, points = posterior.evaluate(test.x, test.y), posterior.diagnose().points
+                scores, points = posterior.evaluate(test.x, test.y), posterior.diagnose().inner
                 rows.append(
                     {
                         "set": name,

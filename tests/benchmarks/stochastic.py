@@ -103,7 +103,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     arguments = parser.parse_args()
     reference = fit(zoo.methods.NUTS(num_warmup=500, num_samples=500))
-    rhat = reference.diagnose().points.rhat
+    rhat = reference.diagnose().inner.rhat
     print(
         f"NUTS: R-hat of f(x) {rhat.median():.3f} in the median, {rhat.max():.3f} at most; "
         f"{reference.timing.run_seconds:.0f} s, {reference.timing.gradient_evaluations:,} gradients",
@@ -116,7 +116,7 @@ def main() -> None:
         diagnosis = posterior.diagnose()
         rows[name] = far(posterior, reference) | {
             "temperature": float(posterior.stats["temperature"].mean()),
-            "R-hat": diagnosis.points.rhat.median(),
+            "R-hat": diagnosis.inner.rhat.median(),
             "step": f"{posterior.stats['step_size'].mean():.1e}",
             "seconds": f"{posterior.timing.run_seconds:.0f}",
             "verdict": diagnosis.verdict,

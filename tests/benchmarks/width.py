@@ -52,7 +52,7 @@ def row(width: int, activation: str, seed: int, draws: int) -> dict[str, float]:
     method = zoo.methods.NUTS(num_warmup=draws, num_samples=draws, num_chains=4, max_tree_depth=8)
     found = zoo.fit(model(width, activation), method, data(seed), seed=seed, standardize=False, progress=False)
     limit = zoo.infinite_width(model(width, activation), data(seed), standardize=False)
-    one, other, points = found.predict(NEW), limit.predict(NEW), found.diagnose(NEW).points
+    one, other, points = found.predict(NEW), limit.predict(NEW), found.diagnose(NEW).inner
     return {
         "wasserstein2": distances(one, other)[0] / other.std.mean(),
         "mean": float(np.sqrt(np.mean((one.mean - other.mean) ** 2)) / other.std.mean()),

@@ -141,7 +141,7 @@ def test_every_mode_has_its_own_gaussian():
     assert not diagnosis.table["check"].str.contains("R-hat").any()
     parts = diagnosis.points.sd_within**2 + diagnosis.points.sd_between**2
     np.testing.assert_allclose(parts, diagnosis.points.sd**2, rtol=1e-4)
-    share = float((diagnosis.points.sd_between**2).mean() / (diagnosis.points.sd**2).mean())
+    share = float((diagnosis.inner.sd_between**2).mean() / (diagnosis.inner.sd**2).mean())
     assert diagnosis.table.set_index("check").loc["width", "status"] == "doubtful"
     said = diagnosis.table.set_index("check").loc["spread between modes"]
     assert said["value"] == pytest.approx(share, rel=1e-4)
