@@ -13,7 +13,7 @@ import numpyro.distributions as dist
 import pytest
 
 import bnn_zoo as zoo
-from bnn_zoo.methods import HMC, MAP, NUTS, VI, DeepEnsemble, Laplace, MetropolisHastings
+from bnn_zoo.methods import HMC, MAP, NUTS, VI, DeepEnsemble, Laplace, MCDropout, MetropolisHastings
 from bnn_zoo.models import MLP, Linear
 from bnn_zoo.reports import mixing
 from tests.benchmarks import between
@@ -131,6 +131,18 @@ def test_laplace_where_there_is_no_maximum():
 def test_an_ensemble_of_two():
     found = line(fit(MLP(hidden=(10,)), DeepEnsemble(num_members=2, num_steps=500)), "precision of the spread")
     assert found.status == "failed" and "over 2 networks" in found.sentence and "more members" in found.sentence
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        (MCDropout(rate=0.2, num_steps=300), "the dropout rate that was given, 0.2"),
+        (DeepEnsemble(num_members=10, num_steps=300), "where their training began"),
+    ],
+)
+def test_spreads_that_are_no_posterior_s(method, said):
+    found = line(fit(MLP(hidden=(10,)), method), "width")
+    assert found.status == "doubtful" and said in found.sentence and "'nuts'" in found.sentence
 
 
 @pytest.mark.parametrize(

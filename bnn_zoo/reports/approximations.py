@@ -24,6 +24,7 @@ SPREAD = (0.25, 0.6)  # relative error of an sd of f(x) over independent network
 LOSS = {"inside": (0.01, 0.05), "outside": (0.05, 0.25)}
 CORRELATION = (0.9, 0.7)  # of epistemic sds
 SAME_FACTOR = 1.1  # typical ratio of epistemic sds below which it does not matter that they hardly vary together
+TRUST = "Compare with 'laplace' or 'nuts' before trusting the width."
 PLACES = {"inside": "in distribution", "outside": "beyond the data"}
 
 
@@ -35,6 +36,10 @@ def judge(posterior: Posterior) -> list[Check]:
     checks = [_spread(posterior)]
     if "deviations" in info:
         checks.append(_width_of_sgd(info))
+    if "rates" in info and not posterior.method.concrete:
+        checks.append(_width_of_masks(info))
+    if getattr(posterior.method, "anchored", True) is False and posterior.num_draws > 1:
+        checks.append(_width_of_starts())
     if "log_q" in posterior.stats:
         checks.append(_importance(posterior))
     if "elbo" in info:
@@ -86,7 +91,20 @@ def _width_of_sgd(info: dict) -> Check:
         f"The spread within a mode is that of {int(info['iterates'])} iterates of SGD at learning rate {rate:.3g}, "
         "which has to do with the posterior's width but is not it."
     )
-    return Check("width", rate, "doubtful", said, "Compare with 'laplace' or 'nuts' before trusting the width.")
+    return Check("width", rate, "doubtful", said, TRUST)
+
+
+def _width_of_masks(info: dict) -> Check:
+    """What the spread of dropout at a given rate is: the rate's, however many rows there are."""
+    rate = float(np.max(info["rates"]))
+    said = f"The spread is that of the dropout rate that was given, {rate:.2g}, and hardly falls as rows are added."
+    return Check("width", rate, "doubtful", said, TRUST)
+
+
+def _width_of_starts() -> Check:
+    """What the spread of plain members is: that of optima, each of which would stay if all the rest were known."""
+    said = "Members differ by where their training began: their spread is no posterior's, and as a rule too narrow."
+    return Check("width", np.nan, "doubtful", said, f"{TRUST} anchored=True has a posterior's for linear models.")
 
 
 def _importance(posterior: Posterior) -> Check:

@@ -66,7 +66,7 @@ CONSEQUENCES = {
     "ELBO": "Training had not ended: more steps would give other means and intervals.",
     "gradient of the bound": "Training had not ended: more steps would give other means and intervals.",
     "negative eigenvalues": "The approximation stands on a slope or a saddle: its widths along these are made up.",
-    "width": "Intervals are as wide as the path of the optimiser: hold them against a sampler's.",
+    "width": "What makes these intervals wide is not the posterior: hold them against a sampler's.",
     "complete": "The fit was interrupted: what is shown comes from the draws made until then.",
 }
 
@@ -108,8 +108,8 @@ def in_words(
 
 def with_error(value: float, error: float) -> tuple[str, str]:
     """Show a number and its standard error to the same decimals: two significant digits of the error, or its units."""
-    if not np.isfinite(error) or error <= 0:
-        return shown(value), shown(error)
+    if not np.isfinite(error) or error <= 1e-9 * abs(value):  # all but rounding
+        return shown(value), shown(0.0 if error >= 0 else error)
     decimals = max(0, 1 - int(np.floor(np.log10(error))))
     if not np.isfinite(value) or decimals > 12 or abs(value) >= 1e12:
         return shown(value), shown(error)

@@ -195,7 +195,7 @@ def test_it_is_compared_as_a_posterior_is():
     assert table.loc["other", "wasserstein2"] == pytest.approx(wanted, rel=1e-3)
     assert table.loc["one", "verdict"] == "passed" and table.loc["one", "gradients"] == 0
     assert one.diagnose(NEW).ok and "exact" in repr(one.diagnose())
-    assert set(one.diagnose(NEW).points["where"]) == {"training", "held-out"}
+    assert set(one.diagnose(NEW).points["where"]) == {"training", "between", "held-out", "beyond"}
     assert one.evaluate(NEW, TARGETS[:8])["rmse"] > 0 and "log evidence" in repr(one)
 
 
