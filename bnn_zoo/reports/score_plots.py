@@ -10,6 +10,7 @@ from bnn_zoo.datasets import Dataset
 from bnn_zoo.errors import check_between
 from bnn_zoo.reports.drawing import BLUE, GREY, VERMILLION, axes_for, describe, legend_below, text_colour
 from bnn_zoo.reports.sparsification import area_under_error, curve
+from bnn_zoo.reports.subjects import matched, same_rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -146,8 +147,6 @@ def uniform_band(count: int, levels: np.ndarray, prob: float) -> tuple[np.ndarra
 
 def _held_out(posterior: Posterior, data: Any) -> tuple[Dataset, str]:
     """The data with the posterior's columns, and what to call them: training rows are named as such."""
-    from bnn_zoo.reports.plots import matched, same_rows  # which draws these plots too
-
     found = matched(posterior, data)
     rows = "training observations" if same_rows(found, posterior.data) else "observations"
     return found, f"{len(found)} {rows} of {found.name}"
