@@ -88,7 +88,8 @@ def render(posteriors: Mapping[str, Posterior], test: Any, reference: str | None
     """Return the page about several posteriors as text."""
     if not isinstance(posteriors, Mapping) or not posteriors:
         mend = "Pass {'nuts': posterior, 'map': other}."
-        raise bad_type("posteriors", "a posterior, or a dict of posteriors by name", type(posteriors).__name__, mend)
+        got = "an empty dict" if posteriors == {} else type(posteriors).__name__
+        raise bad_type("posteriors", "a posterior, or a dict of posteriors by name", got, mend)
     first = next(iter(posteriors.values()))
     data = first.data if test is None else test
     frame = compare(posteriors, data, reference=reference)
