@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from bnn_zoo.datasets import Dataset
-from bnn_zoo.engine import moments, predictive
+from bnn_zoo.engine import moments, predictive, weights
 from bnn_zoo.engine.context import PROGRESS, Context
 from bnn_zoo.engine.density import Problem
 from bnn_zoo.engine.draws import Draws, Kind
@@ -410,6 +410,18 @@ class Posterior:
         from bnn_zoo.reports.convergence import diagnose
 
         return diagnose(self)
+
+    @cached_property
+    def log_ratios(self) -> np.ndarray:
+        """Log p(z, y) − log q(z) of draws of an approximation whose density is known, or of as many as is affordable.
+
+        Of a mixture of modes those of the first, which is judged against the posterior by its own draws.
+        """
+        known = self.result.info.get("log_ratios")
+        if known is not None:
+            return np.asarray(known, np.float64)
+        with jax.enable_x64(self.x64):
+            return weights.log_ratios(self.problem, self.result.positions[0], self.stats["log_q"][0])
 
     @cached_property
     def _linearized(self) -> Gaussian | None:

@@ -20,7 +20,7 @@ from bnn_zoo.posterior import Posterior
 from bnn_zoo.prediction import Prediction
 from bnn_zoo.reports.comparison import distances
 from bnn_zoo.reports.grading import Check, graded
-from bnn_zoo.reports.mixing import RHAT, chain_diagnostics
+from bnn_zoo.reports.mixing import RHAT, WHERE, chain_diagnostics
 
 # Wasserstein-2 as a share of the predictive sd. Of two Normals of one mean it is the relative error of the sd: one
 # that is a tenth too small turns a 90 % interval into one of 86 %, one that is three tenths too small into 75 %.
@@ -178,7 +178,7 @@ def _ratio(one: Prediction, other: Prediction, where: pd.Series) -> Check:
     with np.errstate(divide="ignore"):  # beyond the data sds are told and not judged: no two methods agree there
         factors = np.abs(np.log(medians.drop("beyond", errors="ignore")))
     worst = float(medians[factors.idxmax()])
-    listed = ", ".join(f"{value:.2f} {_PLACES[str(place)]}" for place, value in medians.items())
+    listed = ", ".join(f"{value:.2f} {WHERE[str(place)]}" for place, value in medians.items())
     said = f"the sd of f(x) over the reference's has the median {listed}"
     return graded(
         "epistemic sd against the reference",
@@ -189,11 +189,3 @@ def _ratio(one: Prediction, other: Prediction, where: pd.Series) -> Check:
         NEARER,
         shown=worst,
     )
-
-
-_PLACES = {
-    "training": "at training inputs",
-    "between": "between them",
-    "held-out": "at held-out inputs",
-    "beyond": "beyond the data",
-}

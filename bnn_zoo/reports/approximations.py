@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import jax
 import numpy as np
 import pandas as pd
 
@@ -111,12 +110,8 @@ def _importance(posterior: Posterior) -> Check:
     """Pareto k-hat: whether the approximation covers the posterior that it has found, all of its weights together."""
     from bnn_zoo.engine import weights
 
-    ratios = posterior.result.info.get("log_ratios")
-    if ratios is None:
-        # One Gaussian a mode of a mixture: each is judged against the posterior by its own draws.
-        with jax.enable_x64(posterior.x64):
-            ratios = weights.log_ratios(posterior.problem, posterior.result.positions[0], posterior.stats["log_q"][0])
-    k = weights.pareto_k(np.asarray(ratios))
+    ratios = posterior.log_ratios
+    k = weights.pareto_k(ratios)
     if np.isnan(k):
         said = f"{len(ratios)} draws are too few for Pareto k-hat, or their weights are not finite."
         return Check("Pareto k-hat", k, "doubtful", said, "Take num_samples=1000 or more.")

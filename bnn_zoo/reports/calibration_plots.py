@@ -6,17 +6,15 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.stats import binom
 
 from bnn_zoo.errors import bad_type, check_between
 from bnn_zoo.reports.drawing import BLUE, GREEN, GREY, PURPLE, VERMILLION, axes_for, describe, legend_below, text_colour
+from bnn_zoo.reports.score_plots import uniform_band
 from bnn_zoo.reports.uniformity import FUNCTIONS, Calibration
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-SIMULATIONS = 4000
 
 
 def sbc(calibration: Calibration, ax: Axes | None = None, *, prob: float = 0.95) -> Figure:
@@ -94,19 +92,4 @@ def excesses(ranks: np.ndarray, num_ranks: int) -> tuple[np.ndarray, np.ndarray]
 def band(count: int, num_ranks: int, prob: float) -> tuple[np.ndarray, np.ndarray]:
     """Ends ``(K - 1,)``, minus uniform, at the inner borders, which hold ``prob`` of all uniform samples."""
     grid = np.arange(1, num_ranks) / num_ranks
-    level = pointwise_level(count, num_ranks, prob)
-    low, high = binom.ppf(level / 2, count, grid), binom.ppf(1 - level / 2, count, grid)
-    return low / count - grid, high / count - grid
-
-
-def pointwise_level(count: int, num_ranks: int, prob: float) -> float:
-    """The γ of Säilynoja (2022), algorithm 1: pointwise intervals of 1 - γ hold ``prob`` of all samples everywhere.
-
-    Of each of 4,000 samples of ``count`` uniform ranks the least, over the borders, of twice the smaller binomial tail;
-    γ is the quantile ``1 - prob`` of these.
-    """
-    grid = np.arange(1, num_ranks) / num_ranks
-    counts = np.random.default_rng(0).multinomial(count, np.full(num_ranks, 1 / num_ranks), SIMULATIONS)
-    below = np.cumsum(counts, axis=1)[:, :-1]
-    tails = np.minimum(binom.cdf(below, count, grid[None, :]), binom.sf(below - 1, count, grid[None, :]))
-    return float(np.quantile(2 * tails.min(axis=1), 1 - prob))
+    return uniform_band(count, grid, prob)

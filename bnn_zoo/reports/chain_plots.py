@@ -19,7 +19,7 @@ from bnn_zoo.reports.drawing import (
     shortened,
 )
 from bnn_zoo.reports.mixing import chain_diagnostics
-from bnn_zoo.reports.trajectories import EBFMI
+from bnn_zoo.reports.trajectories import EBFMI, ebfmi
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -137,7 +137,7 @@ def energy(posterior: Posterior, ax: Axes | None = None) -> Figure:
     if values.shape[1] < LEAST_DRAWS:
         mend = "Go on with posterior.resume(100)."
         raise bad_value("the chains", f"of {LEAST_DRAWS} draws or more", values.shape[1], mend)
-    worst = float(np.min(array_stats.bfmi(values)))
+    worst = float(np.min(ebfmi(values)))
     figure, ax = axes_for(ax)
     shown = (
         (values - values.mean(1, keepdims=True), BLUE, "-", "energy, less its chain's mean"),

@@ -13,6 +13,7 @@ from bnn_zoo.engine.compiled import call
 from bnn_zoo.engine.likelihood import Likelihood
 from bnn_zoo.errors import bad_value, check_count
 from bnn_zoo.reports.drawing import BLUE, GREY, SMOOTH, VERMILLION, axes_for, describe, legend_below, text_colour
+from bnn_zoo.reports.loo import relative_efficiency
 from bnn_zoo.reports.subjects import matched, same_rows
 
 if TYPE_CHECKING:
@@ -191,7 +192,8 @@ def left_out(posterior: Posterior, seed: int = 0) -> LeftOut:
     x = posterior.scaling.inputs(data.x[rows], problem.x.dtype)
     y = posterior.scaling.targets(data.y[rows], problem.y.dtype)
     positions = posterior.result.positions.reshape(draws, -1)
-    share = _effective_share(posterior, rows)
+    some = rows[:: -(-len(rows) // MOST_FOR_ESS)]
+    share = relative_efficiency(posterior.log_likelihood(data.x[some], data.y[some]))
     pit, k = np.empty(len(rows)), np.empty(len(rows))
     with jax.enable_x64(posterior.x64):
         for where, parts in predictive.components(problem, positions, x):
@@ -201,19 +203,6 @@ def left_out(posterior: Posterior, seed: int = 0) -> LeftOut:
             weights = np.exp(log_weights - log_weights.max(1, keepdims=True))
             pit[where] = (weights * below.T).sum(1) / weights.sum(1)
     return LeftOut(np.clip(pit, 0.0, 1.0), k, rows)
-
-
-def _effective_share(posterior: Posterior, rows: np.ndarray) -> float:
-    """Effective draws of the likelihood, as a share of all, in the mean over at most 64 rows."""
-    from arviz_stats.base import array_stats
-
-    some = rows[:: -(-len(rows) // MOST_FOR_ESS)]
-    likelihood = np.exp(posterior.log_likelihood(posterior.data.x[some], posterior.data.y[some]))
-    moving = likelihood[:, :, np.ptp(likelihood, axis=(0, 1)) > 0]
-    if not moving.shape[2]:
-        return 1.0
-    effective = array_stats.ess(moving, chain_axis=0, draw_axis=1, method="mean")
-    return float(np.clip(np.mean(effective) / (moving.shape[0] * moving.shape[1]), 1e-3, 1.0))
 
 
 def _at_targets(parts: Likelihood, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

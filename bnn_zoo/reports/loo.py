@@ -13,7 +13,6 @@ import logging
 import warnings
 from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 
 from bnn_zoo.datasets import as_dataset
@@ -67,7 +66,7 @@ def loo(posterior: Posterior) -> ELPDDataLOO:
     if reason is not None:
         mend = "Score it on held-out rows, or with zoo.kfold(model, method, data)."
         raise bad_value("posterior", "one whose draws leave-one-out can weigh", reason, mend)
-    ratios = _log_ratios(posterior) if posterior.kind == "independent" else None
+    ratios = posterior.log_ratios if posterior.kind == "independent" else None
     draws = posterior.num_draws if ratios is None else len(ratios)
     data, count = posterior.data, posterior.num_chains * draws
     elpd, k, p = (np.empty(len(data)) for _ in range(3))
@@ -195,15 +194,6 @@ def kfold(
 
 
 # --- importance weights -----------------------------------------------------------------------------------------------
-
-
-def _log_ratios(posterior: Posterior) -> np.ndarray:
-    """Return log p(z, y) − log q(z) of the draws, or of as many of the first as it is affordable for."""
-    known = posterior.result.info.get("log_ratios")
-    if known is not None:
-        return np.asarray(known, np.float64)
-    with jax.enable_x64(posterior.x64):
-        return weights.log_ratios(posterior.problem, posterior.result.positions[0], posterior.stats["log_q"][0])
 
 
 def _efficiency(posterior: Posterior) -> float:

@@ -30,7 +30,12 @@ PLACES = {
     "between": "at a point between training inputs",
     "held-out": "at a held-out input",
 }
-PLURALS = {"training": "at training inputs", "between": "between them", "held-out": "at held-out inputs"}
+WHERE = {
+    "training": "at training inputs",
+    "between": "between them",
+    "held-out": "at held-out inputs",
+    "beyond": "beyond the data",
+}
 
 
 def chain_diagnostics(values: np.ndarray) -> dict[str, np.ndarray]:
@@ -219,7 +224,7 @@ def _rhat(
     good = f"{said} (median {known['rhat'].median():.3f}): chains agree on the functions."
     there = f"{PLACES[worst['where']]}{_whereabouts(posterior, known['rhat'].to_numpy(), x[inner])}"
     medians = known.groupby("where", sort=False)["rhat"].median().items()
-    typical = ", ".join(f"{value:.3f} {PLURALS[str(where)]}" for where, value in medians)
+    typical = ", ".join(f"{value:.3f} {WHERE[str(where)]}" for where, value in medians)
     bad = (
         f"R-hat of f(x) reaches {worst['rhat']:.3f} {there}; its median is {typical}: chains "
         f"{how_far(worst['rhat'])}, and their means are {worst['sd_between']:.3g} apart (sd) at that input, where a "

@@ -16,7 +16,7 @@ from bnn_zoo.datasets import Dataset
 from bnn_zoo.paths import writable_file
 from bnn_zoo.posterior import Posterior
 from bnn_zoo.reports import apart, plots, sections
-from bnn_zoo.reports.mixing import PLURALS
+from bnn_zoo.reports.mixing import WHERE
 from bnn_zoo.reports.pictures import Picture, drawn
 from bnn_zoo.reports.repeating import facts, name_of, repeat
 from bnn_zoo.reports.scores import evaluate
@@ -41,7 +41,6 @@ BY_PLACE = {
     "sd_error": ("standard error of the sd", "median"),
     "reference_sd": ("sd of the reference", "median"),
 }
-WHERE = PLURALS | {"beyond": "beyond the data"}
 
 
 def write(posterior: Posterior, path: Any, test: Any = None) -> Path:

@@ -24,7 +24,7 @@ from bnn_zoo.reports.drawing import (
     shortened,
     text_colour,
 )
-from bnn_zoo.reports.subjects import GRID, column_of, grid_over, inputs_along, matched, same_rows, spread
+from bnn_zoo.reports.subjects import GRID, column_of, grid_over, inputs_along, inside, matched, named, spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -134,18 +134,15 @@ def calibration(posterior: Posterior, data: Any, ax: Axes | None = None) -> Figu
     """
     from scipy.stats import binom
 
-    data = matched(posterior, data)
+    data, what = named(posterior, data)
     levels, count = np.linspace(0, 1, GRID + 1), len(data)
-    reach = np.sort(np.abs(2 * posterior.predict(data.x).cdf(data.y) - 1))
-    inside = np.searchsorted(reach, levels, side="right") / count
     low, high = binom.ppf([[0.025], [0.975]], count, levels) / count
     figure, ax = axes_for(ax)
     ax.fill_between(levels, low, high, color=GREY, alpha=0.3, linewidth=0, label="95 % band of chance")
     ax.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="perfect")
-    ax.plot(levels, inside, color=BLUE, linewidth=2, label="observed")
+    ax.plot(levels, inside(posterior.predict(data.x), data.y, levels), color=BLUE, linewidth=2, label="observed")
     ax.set(xlim=(0, 1), ylim=(0, 1))
-    what = f"{count} training observations" if same_rows(data, posterior.data) else f"{count} observations"
-    describe(ax, "nominal level of the central interval", "share of observations inside", f"{what} of {data.name}")
+    describe(ax, "nominal level of the central interval", "share of observations inside", what)
     legend_below(ax)
     return figure
 

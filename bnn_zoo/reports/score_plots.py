@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bnn_zoo.datasets import Dataset
 from bnn_zoo.errors import check_between
 from bnn_zoo.reports.drawing import BLUE, GREY, VERMILLION, axes_for, describe, legend_below, text_colour
 from bnn_zoo.reports.sparsification import area_under_error, curve
-from bnn_zoo.reports.subjects import matched, same_rows
+from bnn_zoo.reports.subjects import named
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,7 +52,7 @@ def pit(posterior: Posterior, data: Any, *, prob: float = 0.95, ax: Axes | None 
     Computing 32, algorithm 1. The pointwise level is found by simulation, with a fixed seed.
     """
     check_between("prob", prob, 0, 1, "0.95 is usual.")
-    data, what = _held_out(posterior, data)
+    data, what = named(posterior, data)
     values = np.sort(posterior.predict(data.x).cdf(data.y))
     levels = np.linspace(0, 1, min(len(data), MOST_LEVELS) + 1)[1:-1]
     low, high = uniform_band(len(data), levels, prob)
@@ -96,7 +95,7 @@ def sparsification(posterior: Posterior, data: Any, ax: Axes | None = None) -> F
     ZooTypeError, ZooValueError
         If the data do not fit.
     """
-    data, what = _held_out(posterior, data)
+    data, what = named(posterior, data)
     prediction = posterior.predict(data.x)
     squared = (data.y - prediction.mean) ** 2
     area, error = area_under_error(squared, prediction.std)
@@ -137,16 +136,16 @@ def uniform_band(count: int, levels: np.ndarray, prob: float) -> tuple[np.ndarra
 
     if len(levels) == 0:
         return np.zeros(0), np.zeros(0)
-    cells = np.diff(np.concatenate([[0.0], levels, [1.0]]))
-    counts = np.random.default_rng(0).multinomial(count, cells, size=SIMULATIONS).cumsum(axis=1)[:, :-1]
-    tails = 2 * np.minimum(binom.cdf(counts, count, levels[None, :]), binom.sf(counts - 1, count, levels[None, :]))
-    gamma = min(np.quantile(tails.min(axis=1), 1 - prob), 1.0)
+    gamma = pointwise_level(count, levels, prob)
     low, high = binom.ppf([[gamma / 2], [1 - gamma / 2]], count, levels[None, :]) / count - levels[None, :]
     return low, high
 
 
-def _held_out(posterior: Posterior, data: Any) -> tuple[Dataset, str]:
-    """The data with the posterior's columns, and what to call them: training rows are named as such."""
-    found = matched(posterior, data)
-    rows = "training observations" if same_rows(found, posterior.data) else "observations"
-    return found, f"{len(found)} {rows} of {found.name}"
+def pointwise_level(count: int, levels: np.ndarray, prob: float) -> float:
+    """Return the γ of `uniform_band`: pointwise intervals of 1 − γ hold ``prob`` of all samples at all levels."""
+    from scipy.stats import binom
+
+    cells = np.diff(np.concatenate([[0.0], levels, [1.0]]))
+    counts = np.random.default_rng(0).multinomial(count, cells, size=SIMULATIONS).cumsum(axis=1)[:, :-1]
+    tails = 2 * np.minimum(binom.cdf(counts, count, levels[None, :]), binom.sf(counts - 1, count, levels[None, :]))
+    return float(min(np.quantile(tails.min(axis=1), 1 - prob), 1.0))

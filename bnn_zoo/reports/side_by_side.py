@@ -19,6 +19,7 @@ from bnn_zoo.reports.comparison import DISTANCES, compare
 from bnn_zoo.reports.drawing import GREY, axes_for, chain_look, describe, legend_below
 from bnn_zoo.reports.pictures import Picture
 from bnn_zoo.reports.repeating import repeat
+from bnn_zoo.reports.subjects import inside
 from bnn_zoo.reports.words import SCORES, shown, with_error
 
 if TYPE_CHECKING:
@@ -215,9 +216,9 @@ def calibration_plot(
     ax.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="perfect")
     for number, (name, posterior) in enumerate(posteriors.items()):
         data = fitting[name]
-        reach = np.sort(np.abs(2 * posterior.predict(data.x).cdf(data.y) - 1))
-        inside = np.searchsorted(reach, levels, side="right") / len(data)
-        ax.plot(levels, inside, linewidth=1.6, label=name, **chain_look(number))
+        ax.plot(
+            levels, inside(posterior.predict(data.x), data.y, levels), linewidth=1.6, label=name, **chain_look(number)
+        )
     ax.set(xlim=(0, 1), ylim=(0, 1))
     describe(ax, "nominal level of the central interval", "share of observations inside")
     legend_below(ax)

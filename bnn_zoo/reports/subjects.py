@@ -12,6 +12,7 @@ from bnn_zoo.inputs import as_inputs, default_names
 
 if TYPE_CHECKING:
     from bnn_zoo.posterior import Posterior
+    from bnn_zoo.prediction import Prediction
 
 GRID = 200
 MARGIN = 0.25
@@ -34,6 +35,20 @@ def matched(posterior: Posterior, data: Any) -> Dataset:
     unnamed = given.feature_names == default_names(given.num_features)
     x = given.x if unnamed else given.to_frame()[list(given.feature_names)]
     return Dataset(as_inputs(x, fitted.feature_names), given.y, fitted.feature_names, fitted.target_name, given.name)
+
+
+def named(posterior: Posterior, data: Any) -> tuple[Dataset, str]:
+    """Give the data as `matched` does, and what to call them: training rows are named as such."""
+    found = matched(posterior, data)
+    rows = "training observations" if same_rows(found, posterior.data) else "observations"
+    return found, f"{len(found)} {rows} of {found.name}"
+
+
+def inside(prediction: Prediction, y: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """Return the share of observations ``y (n,)`` inside the central interval of each of ``levels (k,)``."""
+    # Inside the central interval of probability c means |2 F(y) - 1| <= c, for every c at once.
+    reach = np.sort(np.abs(2 * prediction.cdf(y) - 1))
+    return np.searchsorted(reach, levels, side="right") / len(y)
 
 
 def same_rows(one: Dataset, other: Dataset) -> bool:

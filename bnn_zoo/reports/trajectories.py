@@ -114,5 +114,7 @@ def _acceptance(rate: float, method: object) -> Check:
 
 def ebfmi(energy: np.ndarray) -> np.ndarray:
     """Energy Bayesian fraction of missing information of each chain (Betancourt 2016), from ``(C, S)`` energies."""
-    spread = np.var(energy, axis=1)
-    return np.mean(np.diff(energy, axis=1) ** 2, axis=1) / np.where(spread > 0, spread, np.nan)
+    from arviz_stats.base import array_stats
+
+    with np.errstate(invalid="ignore"):  # NaN where a chain's energy never changes
+        return array_stats.bfmi(np.asarray(energy, float))

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 import bnn_zoo as zoo
-from bnn_zoo.reports import calibration_plots
+from bnn_zoo.reports import calibration_plots, score_plots
 from bnn_zoo.reports.uniformity import Calibration, inside, ranks_among
 from tests.benchmarks.sbc import cases, contrasts, correlated, inputs, mean_field, mean_field_ratios
 
@@ -220,7 +220,7 @@ def test_the_band_is_that_of_arviz():
     ecdf = pytest.importorskip("arviz_stats.ecdf_utils")
     grid = np.arange(1, 64) / 64
     other = 1 - ecdf.simulate_confidence_bands(256, 1, grid, 0.95, 4000, np.random.default_rng(1))
-    assert abs(calibration_plots.pointwise_level(256, 64, 0.95) / other - 1) < 0.3
+    assert abs(score_plots.pointwise_level(256, np.arange(1, 64) / 64, 0.95) / other - 1) < 0.3
 
 
 def test_the_plot_says_which_curves_leave():
