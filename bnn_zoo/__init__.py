@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bnn_zoo import datasets, errors, methods, models, priors
 from bnn_zoo.datasets import Dataset
+from bnn_zoo.engine.disk_cache import compile_cache
 from bnn_zoo.fitting import fit
 from bnn_zoo.posterior import Posterior
 from bnn_zoo.prediction import Prediction
@@ -35,6 +36,7 @@ __all__ = [
     "Prediction",
     "Stream",
     "compare",
+    "compile_cache",
     "datasets",
     "distill",
     "errors",

@@ -19,6 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from bnn_zoo.engine.disk_cache import compile_kept
 from bnn_zoo.engine.identity import fingerprint
 
 CAPACITY = 256
@@ -143,9 +144,13 @@ def _lower(function: Callable, static: tuple, args: tuple) -> Any:
     def closed(*arrays: Any) -> Any:
         return function(*static, *arrays)
 
-    closed.__name__ = getattr(function, "__name__", "program")
+    closed.__name__ = _name(function)
     with _tracing:
         return jax.jit(closed).lower(*args)
+
+
+def _name(function: Callable) -> str:
+    return getattr(function, "__name__", "program")
 
 
 def _shape(leaf: Any) -> tuple:
@@ -157,4 +162,5 @@ def _shape(leaf: Any) -> tuple:
 
 
 def _compile(function: Callable, lowered: Any) -> Callable:
-    return lowered.compile(compiler_options=QUICK_TO_COMPILE if function in _once else None)
+    options = QUICK_TO_COMPILE if function in _once else None
+    return compile_kept(lambda: lowered.compile(compiler_options=options), _name(function))

@@ -17,8 +17,8 @@ FLOORS = [
     "shell", "__main__", "__init__",
 ]  # fmt: skip
 ENGINE = [
-    "identity", "architecture", "taps", "keys", "layout", "likelihood", "density", "checks", "compiled", "journal",
-    "groups", "context", "draws", "scaling", "windows",
+    "identity", "architecture", "taps", "keys", "layout", "likelihood", "density", "checks", "disk_cache", "compiled",
+    "journal", "groups", "context", "draws", "scaling", "windows",
     "mixture", "simplex", "predictive", "iterates", "tasks", "schedules", "training", "starts", "chains", "weights",
     "gaussian", "curvature", "linearized", "activations", "propagation", "moments", "wide", "process",
 ]  # fmt: skip
