@@ -21,6 +21,7 @@ import optax
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
+from bnn_zoo.engine.climbing import descend
 from bnn_zoo.engine.compiled import Request, Stopwatch, call, compile_together, runs_once
 from bnn_zoo.engine.context import Context, Progress
 from bnn_zoo.engine.density import Batch, Problem
@@ -375,40 +376,11 @@ def _advance(
 
 
 def _polish(where: str, most: int, problem: Problem, task: Objective, z: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """L-BFGS on all rows until the gradient is as small as the precision allows, or nothing improves.
-
-    Of points whose values rounding cannot tell apart, the one of smaller gradient is kept.
-    """
-    optimizer = optax.lbfgs()
-    eps = jnp.finfo(z.dtype).eps
-    tolerance = 1e-4 * jnp.sqrt(eps / jnp.finfo(jnp.float32).eps)
+    """L-BFGS on all rows from every member, and the gradients that each took."""
 
     def one(problem: Problem, task: Objective, z: jax.Array) -> tuple[jax.Array, Any]:
         # The loss is not divided by n here: its curvature is then of the size that the line search starts from.
-        def objective(z: jax.Array) -> jax.Array:
-            return -task.objective(problem, z)
-
-        gradient_of = optax.value_and_grad_from_state(objective)
-
-        def go_on(carry: tuple) -> jax.Array:
-            _, _, step, _, best_norm, _, stalled = carry
-            return (step < most) & (best_norm > tolerance) & (stalled < 10)
-
-        def body(carry: tuple) -> tuple:
-            z, state, step, best_value, best_norm, best, stalled = carry
-            value, gradient = gradient_of(z, state=state)
-            update, state = optimizer.update(gradient, state, z, value=value, grad=gradient, value_fn=objective)
-            z = optax.apply_updates(z, update)
-            new, norm = optax.tree.get(state, "value"), jnp.linalg.norm(optax.tree.get(state, "grad"))
-            blur = 4 * eps * jnp.abs(best_value)
-            better = (new < best_value - blur) | ((new < best_value + blur) & (norm < best_norm))
-            kept = (jnp.where(better, a, b) for a, b in ((new, best_value), (norm, best_norm), (z, best)))
-            return z, state, step + 1, *kept, jnp.where(better, 0, stalled + 1)
-
-        value, gradient = jax.value_and_grad(objective)(z)
-        start = (z, optimizer.init(z), 0, value, jnp.linalg.norm(gradient), z, 0)
-        _, _, steps, _, _, best, _ = lax.while_loop(go_on, body, start)
-        return best, steps
+        return descend(lambda z: -task.objective(problem, z), z, most)
 
     def each(problem: Problem, task: Objective, z: jax.Array) -> tuple[jax.Array, Any]:
         return jax.vmap(one, in_axes=(None, 0, 0))(problem, task, z)

@@ -19,8 +19,8 @@ FLOORS = [
 ENGINE = [
     "identity", "architecture", "taps", "keys", "layout", "likelihood", "density", "checks", "disk_cache", "compiled",
     "journal", "groups", "context", "draws", "scaling", "windows",
-    "mixture", "simplex", "predictive", "iterates", "tasks", "schedules", "training", "starts", "chains", "weights",
-    "gaussian", "curvature", "linearized", "activations", "propagation", "moments", "wide", "process",
+    "mixture", "simplex", "predictive", "iterates", "tasks", "schedules", "climbing", "training", "starts", "chains",
+    "weights", "gaussian", "curvature", "linearized", "activations", "propagation", "moments", "wide", "process",
 ]  # fmt: skip
 FILES = sorted(ROOT.rglob("*.py"))
 
