@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 from dataclasses import replace
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -243,7 +244,13 @@ def provenance(model: Any, method: Any, data: str, seed: int, standardize: bool,
         "device": jax.devices()[0].device_kind,
     }
     found["version_bnn_zoo"] = __version__  # of the package itself, which may run from a folder
-    return found | {f"version_{library}": version(library) for library in LIBRARIES}
+    return found | _versions()
+
+
+@cache
+def _versions() -> dict[str, str]:
+    """Of the libraries that draws depend on; reading one takes milliseconds."""
+    return {f"version_{library}": version(library) for library in LIBRARIES}
 
 
 def readable(value: Any) -> str:

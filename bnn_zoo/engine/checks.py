@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -11,7 +12,9 @@ import numpy as np
 from numpyro import handlers
 from numpyro.distributions import biject_to
 
+from bnn_zoo.engine.compiled import CAPACITY
 from bnn_zoo.engine.density import Problem, is_data_site
+from bnn_zoo.engine.identity import fingerprint
 from bnn_zoo.engine.layout import Layout
 from bnn_zoo.engine.likelihood import unwrap
 from bnn_zoo.errors import ZooError, bad_type, bad_value
@@ -36,8 +39,34 @@ def join(model: Callable, x: np.ndarray, y: np.ndarray, dtype: Any = None) -> Pr
         raise bad_type("model", "a registered name or a NumPyro callable", repr(model), MEND)
     dtype = dtype or jnp.result_type(float)
     program = model if isinstance(model, Hashable) else _Opaque(model)
-    observed, latent = _shapes(program, x.shape, dtype)
-    _, longer = _shapes(program, (x.shape[0] + 1, x.shape[1]), dtype)
+    observed, raw, reported = _sites(program, x.shape, dtype)
+    return Problem(
+        x=jax.device_put(np.asarray(x, dtype)),  # cast by NumPy and put there: jnp.asarray would compile
+        y=jax.device_put(np.asarray(y, dtype)),
+        model=program,
+        layout=Layout.of(raw),
+        observed=observed,
+        reported=reported,
+    )
+
+
+_Sites = tuple[str, dict[str, tuple[int, ...]], tuple[str, ...]]
+_met: OrderedDict[Any, _Sites] = OrderedDict()  # models found sound before: tracing one takes milliseconds
+
+
+def _sites(program: Any, shape: tuple[int, int], dtype: Any) -> _Sites:
+    """Observed site, unconstrained shapes of latent sites, and names of the sites to report, of a sound model."""
+    key = fingerprint(program), shape, np.dtype(dtype)
+    if key not in _met:
+        _met[key] = _look_at(program, shape, dtype)
+        while len(_met) > CAPACITY:
+            _met.popitem(last=False)
+    return _met[key]
+
+
+def _look_at(program: Any, shape: tuple[int, int], dtype: Any) -> _Sites:
+    observed, latent = _shapes(program, shape, dtype)
+    _, longer = _shapes(program, (shape[0] + 1, shape[1]), dtype)
     for name, shape in latent["raw"].items():
         if longer["raw"].get(name) != shape:
             raise bad_value(
@@ -60,14 +89,7 @@ def join(model: Callable, x: np.ndarray, y: np.ndarray, dtype: Any = None) -> Pr
     for name in reported:
         if "/" in name:
             raise bad_value("site names", "free of '/', which ArviZ refuses", repr(name), "Rename the site.")
-    return Problem(
-        x=jax.device_put(np.asarray(x, dtype)),  # cast by NumPy and put there: jnp.asarray would compile
-        y=jax.device_put(np.asarray(y, dtype)),
-        model=program,
-        layout=Layout.of(latent["raw"]),
-        observed=observed,
-        reported=reported,
-    )
+    return observed, latent["raw"], reported
 
 
 class _Opaque:
