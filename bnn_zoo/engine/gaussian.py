@@ -51,7 +51,11 @@ class Dense:
 
     def variance(self, j: jax.Array) -> jax.Array:
         """``(m,)``: j P⁻¹ jᵀ for every row of ``j (m, p)``."""
-        half = jax.scipy.linalg.solve_triangular(self.factor, j[:, self.index].T, lower=True)
+        return self.variance_of(j[:, self.index])
+
+    def variance_of(self, own: jax.Array) -> jax.Array:
+        """The same for the block's own columns ``(m, k)``."""
+        half = jax.scipy.linalg.solve_triangular(self.factor, own.T, lower=True)
         return jnp.sum(half**2, axis=0)
 
     def coloured(self, white: np.ndarray) -> np.ndarray:
@@ -139,6 +143,10 @@ class Kronecker:
         """``(m,)``: j P⁻¹ jᵀ for every row of ``j (m, p)``."""
         turned = jnp.einsum("ai,mab,bj->mij", self.left, j[:, self.index], self.right)
         return jnp.sum(turned**2 / (1 + self.eigenvalues)[None], axis=(1, 2))
+
+    def variance_of_product(self, a: jax.Array, g: jax.Array) -> jax.Array:
+        """``(m,)``: the same where rows of j are products of rows of ``a (m, inputs + 1)`` and ``g (m, width)``."""
+        return jnp.sum(((a @ self.left) ** 2 @ (1 / (1 + self.eigenvalues))) * (g @ self.right) ** 2, axis=1)
 
     def coloured(self, white: np.ndarray) -> np.ndarray:
         """Turn white noise ``(S, k)`` into draws about 0."""

@@ -66,8 +66,8 @@ def judge(posterior: Posterior) -> list[Check]:
         checks.append(_early_stopping(info))
     if "stein_residual" in info:
         checks.append(_particles(float(info["stein_residual"])))
-    if "negative_eigenvalues" in info:
-        count = int(info["negative_eigenvalues"])
+    look = getattr(posterior.method, "negative_eigenvalues", None)
+    if look is not None and (count := look(posterior.problem, posterior.result)) is not None:
         said = f"Of {posterior.problem.size} eigenvalues of the Hessian of minus the log posterior, {count} are below 0"
         checks.append(
             graded(

@@ -294,7 +294,7 @@ def test_the_order_of_hidden_units_does_not_matter(covariance):
         at = Trained(z[None], np.zeros(1), np.zeros(1), np.zeros((0, 1)), 0)
         with jax.enable_x64(True):
             wide = curvature.wide(posterior.problem)
-            gaussian, _ = posterior.method._approximate(wide, at, curvature.layers_of(wide), None)
+            gaussian = posterior.method._approximate(wide, at, curvature.layers_of(wide), None)
             found.append(linearized.moments(posterior.problem, gaussian, posterior.scaling.inputs(NEW)))
     np.testing.assert_allclose(found[0], found[1], rtol=1e-7)
 

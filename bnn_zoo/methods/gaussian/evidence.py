@@ -226,8 +226,7 @@ def _log_det(
     now = curvature.own_derivatives(problem, moved) if layers else []
     if structure == "full" and not layers:
         return _log_det_of(fixed["ggn"] * shrink + curvature.dense_hessian(problem.log_prior, moved, rest))
-    signs = np.random.default_rng(0).choice([-1.0, 1.0], (2, problem.size))
-    prior = curvature.prior_hessian_diagonal(problem, moved, jnp.asarray(signs))
+    prior = curvature.prior_hessian_diagonal(problem, moved, jnp.asarray(curvature.probes(problem.size)))
     if structure == "kron":
         total = jnp.zeros(())
         for layer, (a, g), own in zip(layers, fixed["factors"], now, strict=True):

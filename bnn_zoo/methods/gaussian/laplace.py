@@ -135,10 +135,11 @@ class Laplace:
                     wide, mode, self.covariance, fixed, self.polish_steps, self.evidence_rounds, context
                 )
                 mode = tuned.mode
-            gaussian, facts = self._approximate(wide, mode, layers, context.watch, fixed is not None)
+            gaussian = self._approximate(wide, mode, layers, context.watch, fixed is not None)
         positions, log_density = gaussian.draw(
             np.random.default_rng(np.asarray(key).tolist()), self.num_samples, np.dtype(problem.x.dtype)
         )
+        facts: dict[str, Any] = {}
         if gaussian.num_free == problem.size:
             volume = 0.5 * (problem.size * np.log(2 * np.pi) - gaussian.log_det)
             facts["log_evidence"] = float(mode.log_posterior[0] + volume)
@@ -157,6 +158,19 @@ class Laplace:
     def linearized(self, draws: Draws) -> Gaussian | None:
         """The Gaussian about whose mode predictions may be made linear; None where observations are not Normal."""
         return Gaussian.from_info(draws.info, draws.positions.shape[-1]) if draws.info["normal"] else None
+
+    def negative_eigenvalues(self, problem: Problem, draws: Draws) -> int | None:
+        """Eigenvalues of the exact Hessian below 0, beyond rounding: none where the mode is a maximum.
+
+        ``None`` where so many products with the Hessian would be too dear, or there is no full covariance.
+        """
+        if self.covariance != "full" or problem.size**2 * problem.num_rows > MOST_TO_LOOK:
+            return None
+        found = Gaussian.from_info(draws.info, draws.positions.shape[-1])
+        with jax.enable_x64(True):
+            hessian = curvature.exact_block(curvature.wide(problem), found.mode, found.blocks[0].index)
+        values = np.linalg.eigvalsh(hessian)
+        return int(np.sum(values < -1e-9 * np.abs(values).max()))
 
     # --- what is refused --------------------------------------------------------------------------------------------
 
@@ -241,9 +255,8 @@ class Laplace:
         layers: tuple[Tapped, ...],
         watch: Stopwatch,
         scales_fixed: bool = False,
-    ) -> tuple[Gaussian, dict[str, Any]]:
+    ) -> Gaussian:
         z = mode.positions[0]
-        facts: dict[str, Any] = {}
         others = _others(problem)
         rest = np.setdiff1d(np.arange(problem.size), others)
         free = rest if scales_fixed else np.arange(problem.size)
@@ -264,9 +277,7 @@ class Laplace:
 
         if self.covariance == "full":
             dense(free)
-            if problem.size**2 * problem.num_rows <= MOST_TO_LOOK:
-                facts["negative_eigenvalues"] = _negative_eigenvalues(problem, z, free, watch)
-            return Gaussian(z, tuple(blocks)), facts
+            return Gaussian(z, tuple(blocks))
         if self.covariance == "kron":
             blocks += self._kronecker(problem, mode, layers, watch)
         elif self.covariance == "diag":
@@ -280,7 +291,7 @@ class Laplace:
             dense(curvature.coordinates(problem, layers[-1]).reshape(-1))
         if others.size and not scales_fixed:
             dense(others)
-        return Gaussian(z, tuple(blocks)), facts
+        return Gaussian(z, tuple(blocks))
 
     def _kronecker(
         self, problem: Problem, mode: training.Trained, layers: tuple[Tapped, ...], watch: Stopwatch
@@ -335,12 +346,6 @@ def _check_prior(problem: Problem) -> None:
         mend = "Give it a Normal or Student t prior, or take 'nuts', 'svgd' or 'mean_field'."
         got = f"a Laplace distribution, with a kink, at site {kinked[0]!r}"
         raise bad_value("the prior of a Laplace approximation", "smooth at its mode", got, mend)
-
-
-def _negative_eigenvalues(problem: Problem, z: np.ndarray, index: np.ndarray, watch: Stopwatch) -> int:
-    """Eigenvalues of the exact Hessian below 0, beyond rounding: none where ``z`` is a maximum."""
-    values = np.linalg.eigvalsh(curvature.exact_block(problem, z, index, watch))
-    return int(np.sum(values < -1e-9 * np.abs(values).max()))
 
 
 def _no_curvature(mode: training.Trained) -> ZooValueError:
