@@ -19,6 +19,7 @@ from scipy import stats
 
 import bnn_zoo as zoo
 from bnn_zoo.engine import curvature, linearized
+from bnn_zoo.engine.checks import join
 from bnn_zoo.engine.training import Trained
 from bnn_zoo.errors import ZooValueError
 from bnn_zoo.methods.gaussian import laplace
@@ -402,3 +403,21 @@ def test_a_prior_that_is_not_log_concave_is_refused():
     for covariance in ("full", "diag"):
         said = refusal(heavy, covariance=covariance, num_steps=1, polish_steps=0, num_restarts=1)
         assert "not log-concave" in said and "eigenvalues at or below 0" in said
+
+
+def test_one_coupled_pair_is_seen():
+    """The prior of one weight whose scale is unknown: two products with vectors of signs can miss its coupling."""
+
+    def line(x, y=None):
+        scale = numpyro.sample("scale", dist.HalfNormal(1.0))
+        w = numpyro.sample("w", dist.Normal(0.0, scale))
+        numpyro.sample("y", dist.Normal(w * x[:, 0], 0.3), obs=y)
+
+    with jax.enable_x64(True):
+        problem = curvature.wide(join(line, np.ones((5, 1)), np.zeros(5)))
+        z = np.asarray([0.4, -0.2])
+        exact = -np.asarray(jax.hessian(problem.log_prior)(z))
+        assert abs(exact[0, 1]) > 0.1
+        np.testing.assert_allclose(curvature.prior_diagonal(problem, z), np.diagonal(exact), rtol=1e-10)
+        found = curvature.block(problem, z, np.arange(2)) - curvature.gauss_newton(problem, z, np.arange(2))
+        np.testing.assert_allclose(found, exact, rtol=1e-10)
