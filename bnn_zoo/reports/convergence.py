@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from bnn_zoo.reports import approximations, microcanonical, mixing, residuals, stochastic, trajectories
+from bnn_zoo.reports import approximations, half_step, microcanonical, mixing, residuals, stochastic, trajectories
 from bnn_zoo.reports.grading import SEVERITY, Check, Status
 
 if TYPE_CHECKING:
@@ -126,6 +126,7 @@ def diagnose(posterior: Posterior, held_out: np.ndarray | None = None, reference
         checks += trajectories.judge(posterior)
         checks += stochastic.judge(posterior, functions[:, :, points["where"] != "beyond"])
         checks += microcanonical.judge(posterior)
+        checks += half_step.judge(posterior, x[points["where"] != "beyond"])
     else:
         points, within_and_between = approximations.spreads(functions, points)
         checks = [*approximations.judge(posterior), *within_and_between]

@@ -14,6 +14,7 @@ from scipy.optimize import brentq
 
 import bnn_zoo as zoo
 from bnn_zoo.methods.mcmc import tuning
+from bnn_zoo.reports import half_step
 
 ERRORS = 4  # Monte Carlo standard errors
 PRIOR, NOISE = 0.7, 0.6
@@ -167,6 +168,32 @@ def test_steps_that_are_too_long_are_condemned():
         assert "adjusted=True" in checks[name].mend
     assert "step_size=0.72" in checks["energy error"].mend
     assert checks["configurational temperature"].value > 1.3
+    assert checks["half the step"].status == "failed" and checks["half the step"].value < 0.8
+
+
+def test_half_the_step_shows_the_bias_of_a_step():
+    """The sd of f(x) at h = 1 over that at h = 2, which is known for p → ∞ (1.037): within 4 of the errors it states.
+
+    The error is seen to be 1 % or less, so that no bias, 1, is three of them away. Fails if the step is not halved.
+    """
+    posterior, _, _ = at_step(2.0, num_samples=1600)
+    x = np.random.default_rng(3).normal(size=(200, SIZE - 1))
+    (check,) = half_step.judge(posterior, x)
+    wanted = np.sqrt(stationary_variance(1.0) / stationary_variance(2.0))
+    error = float(check.finding.split("± ")[1].split()[0])
+    assert error <= 0.01
+    assert abs(check.value - wanted) < 4 * 0.01
+    assert check.value > 1 + 0.02
+
+
+def test_half_the_step_says_when_it_cannot_tell():
+    few = at_step(1.0, num_samples=40)[0]
+    (check,) = half_step.judge(few, np.eye(SIZE - 1)[:3])
+    assert check.status == "doubtful" and "80 or more" in check.mend
+    adjusted = zoo.fit(
+        "linear", zoo.methods.MCLMC(adjusted=True, num_warmup=20, num_samples=80, num_chains=2), make_data(), **QUIET
+    )
+    assert half_step.judge(adjusted, make_data()[0]) == []
 
 
 def edged(x, y=None):
