@@ -24,7 +24,6 @@ from bnn_zoo.engine.scaling import Scaling
 from bnn_zoo.errors import bad_type, bad_value, check_choice
 from bnn_zoo.paths import as_path
 from bnn_zoo.posterior import ROWS, STREAM, Posterior, Timing, windowed
-from bnn_zoo.priors.predictive import reach
 from bnn_zoo.streams import MOST_NUMBERS, Stream, as_stream
 
 log = logging.getLogger("bnn_zoo")
@@ -95,7 +94,7 @@ def fit(
     if not hasattr(method, "run"):
         raise bad_type("method", "a registered name or a zoo.methods object", repr(method), "Try method='nuts'.")
     dataset, stream = gather(DEFAULT_DATA if data is None else data, method)
-    own = type(model) in {entry.make for entry in models.registry.entries}
+    own = any(entry.made(model) for entry in models.registry.entries)
     standardize = own if standardize is None else _as_bool("standardize", standardize)
     scaling = scaling_of(dataset, stream, standardize)
     names = models.registry.name_of(model), methods.registry.name_of(method)
@@ -181,6 +180,8 @@ def scaling_of(data: Dataset, stream: Stream | None, standardize: bool) -> Scali
 
 def _look_at_prior(problem: Problem) -> None:
     """Warn where the prior's functions miss the data by orders of magnitude: no method can mend that."""
+    from bnn_zoo.priors.predictive import reach
+
     try:
         seen = reach(problem)
     except Exception as error:  # draws are there already, and are not lost to a look at the prior

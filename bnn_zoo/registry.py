@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from bnn_zoo.errors import bad_type, unknown_name
@@ -13,14 +14,35 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of a registry."""
+    """One line of a registry.
+
+    ``where`` is a class, or where it is: ``"methods.mcmc.nuts.NUTS"`` is loaded when it is first asked for, so that
+    importing the zoo does not wait for every method.
+    """
 
     name: str
-    make: type
+    where: type | str
     summary: str
     paper: str
     needs: str
     settings: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def make(self) -> type:
+        """The class."""
+        if isinstance(self.where, type):
+            return self.where
+        module, name = self.where.rsplit(".", 1)
+        return getattr(import_module(f"bnn_zoo.{module}"), name)
+
+    @property
+    def class_name(self) -> str:
+        """Name of the class, which need not be loaded for it."""
+        return self.where.__name__ if isinstance(self.where, type) else self.where.rsplit(".", 1)[1]
+
+    def made(self, value: Any) -> bool:
+        """Whether ``value`` is of the class, which is loaded if it is."""
+        return type(value).__name__ == self.class_name and type(value) is self.make
 
     def build(self) -> Any:
         """Return the object with its default settings."""
@@ -63,7 +85,7 @@ class Registry:
 
         Of several entries for one class, that whose settings the object has; the more settings, the nearer.
         """
-        of_class = [entry for entry in self.entries if type(value) is entry.make]
+        of_class = [entry for entry in self.entries if entry.made(value)]
         for entry in sorted(of_class, key=lambda entry: -len(entry.settings)):
             if all(getattr(value, name) == setting for name, setting in entry.settings):
                 return entry.name
@@ -76,7 +98,7 @@ class Registry:
         return pd.DataFrame(
             {
                 "name": [e.name for e in self.entries],
-                "class": [e.make.__name__ for e in self.entries],
+                "class": [e.class_name for e in self.entries],
                 "what": [e.summary for e in self.entries],
                 "paper": [e.paper for e in self.entries],
                 "needs": [e.needs for e in self.entries],

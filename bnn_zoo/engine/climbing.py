@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import lax
 
 ENOUGH_DESCENT, ENOUGH_SLOPE = 1e-4, 0.9  # Nocedal & Wright 2006, section 3.1
@@ -47,6 +46,8 @@ def descend(objective: Callable[[jax.Array], jax.Array], z: jax.Array, most: int
     Stops after ``most`` directions, or when the gradient is as small as the precision allows, or when nothing improves.
     Of points whose values rounding cannot tell apart, the one of smaller gradient is kept.
     """
+    import optax
+
     memory = optax.scale_by_lbfgs()
     eps = jnp.finfo(z.dtype).eps
     tolerance = 1e-4 * jnp.sqrt(eps / jnp.finfo(jnp.float32).eps)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
-import optax
 
 from bnn_zoo.engine.identity import settings
+
+if TYPE_CHECKING:
+    import optax
 
 CHECK_STEPS = 10
 
@@ -59,6 +61,8 @@ class Schedule:
     @property
     def optimizer(self) -> optax.GradientTransformation:
         """The Optax optimiser of the first phase."""
+        import optax  # here, as importing it takes a tenth of what importing JAX does
+
         rate: Any = self.learning_rate
         if self.decay == "cosine":
             rate = optax.cosine_decay_schedule(self.learning_rate, max(self.num_steps, 1))

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
@@ -333,7 +332,7 @@ def _advance(
         update, optimizer = schedule.optimizer.update(gradient, optimizer, z)
         if task.rate is not None:
             update = task.rate * update
-        return optax.apply_updates(z, update), optimizer, value
+        return z + update, optimizer, value
 
     def advance(problem: Problem, task: Objective, held: Batch | None, state: _State, num_steps: jax.Array) -> _State:
         def body(_: jax.Array, state: _State) -> _State:

@@ -23,7 +23,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from scipy.optimize import minimize
 
 from bnn_zoo.engine import curvature, predictive, training
 from bnn_zoo.engine.compiled import Stopwatch, call
@@ -163,6 +162,8 @@ def _climb(
 
     here = z[others]
     box = list(zip(here - REACH, here + REACH, strict=True))
+    from scipy.optimize import minimize
+
     found = minimize(objective, here, jac=True, method="L-BFGS-B", bounds=box, options={"maxiter": 200})
     return found.x, -float(found.fun)
 
