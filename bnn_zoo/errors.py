@@ -21,6 +21,10 @@ class ZooTypeError(ZooError, TypeError):
     """An argument is of a type that cannot be used."""
 
 
+class ProcessError(ZooError, RuntimeError):
+    """Of several processes that share a fit, another one failed or is gone."""
+
+
 def bad_value(argument: str, rule: str, got: object, mend: str) -> ZooValueError:
     """Return (not raise) the error for an unusable value."""
     return ZooValueError(_sentence(argument, rule, got, mend))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import platform
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cache
 from importlib.metadata import version
@@ -14,12 +15,14 @@ import numpy as np
 
 from bnn_zoo import methods, models
 from bnn_zoo.datasets import Dataset, as_dataset
+from bnn_zoo.engine import hosts
 from bnn_zoo.engine.checks import join
 from bnn_zoo.engine.context import CHAIN_METHODS, PROGRESS, Context
 from bnn_zoo.engine.density import Problem
 from bnn_zoo.engine.draws import Draws
 from bnn_zoo.engine.journal import Journal
 from bnn_zoo.engine.keys import seed_key
+from bnn_zoo.engine.places import check_mesh
 from bnn_zoo.engine.scaling import Scaling
 from bnn_zoo.errors import bad_type, bad_value, check_choice
 from bnn_zoo.paths import as_path
@@ -29,6 +32,7 @@ from bnn_zoo.streams import MOST_NUMBERS, Stream, as_stream
 log = logging.getLogger("bnn_zoo")
 
 DEFAULT_DATA = "diabetes"
+SAME = ("model", "method", "data", "seed", "standardize", "precision")  # in all processes that share a fit
 LIBRARIES = ("jax", "numpyro", "blackjax", "optax", "numpy", "arviz")
 
 
@@ -43,6 +47,8 @@ def fit(
     chain_method: str = "auto",
     precision: str | None = None,
     checkpoint: Any = None,
+    mesh: Any = None,
+    processes: str = "together",
 ) -> Posterior:
     """Fit ``model`` to ``data`` by ``method``.
 
@@ -74,7 +80,17 @@ def fit(
     checkpoint : str, path-like or None
         A folder in which the fit writes down, about every second, how far it has come. Killed at any moment and called
         again with the same arguments, it goes on from there and ends in the same draws, bit for bit; called again when
-        done, it gives them at once.
+        done, it gives them at once. Of several processes each has a folder in it.
+    mesh : jax.sharding.Mesh or None
+        Devices of this process to run on. Chains, members, modes and cycles are spread over its axis ``"chains"``, as
+        many devices of it as share them evenly; rows over its axis ``"data"``, if it has one, by a method that takes
+        all of them at once. ``None``: all local devices, of which those that chains leave over share the rows where
+        these are 65,536 or more. Draws do not depend on it but for rounding. Where a fit ran, and why, is logged, and
+        an attribute ``places`` of ``idata``.
+    processes : str
+        Where `jax.distributed.initialize` has joined several processes, and all of them make this fit: ``"together"``
+        has each run its share of the chains or members on its own devices, and all return the posterior that one
+        process would have made; ``"alone"`` has this one run all of them.
 
     Returns
     -------
@@ -85,11 +101,15 @@ def fit(
     ------
     ZooTypeError, ZooValueError
         Before any work is done, naming the argument, what was wrong, and the mend.
+    ProcessError
+        If another of the processes that share the fit failed.
     """
     key = seed_key(seed)
     check_choice("progress", progress, PROGRESS)
     check_choice("chain_method", chain_method, CHAIN_METHODS)
     check_choice("precision", precision, ("float32", "float64", None))
+    check_choice("processes", processes, ("together", "alone"))
+    mesh, together = check_mesh(mesh, chain_method), hosts.present() if processes == "together" else None
     model, method = models.registry.look_up(model), methods.registry.look_up(method)
     if not hasattr(method, "run"):
         raise bad_type("method", "a registered name or a zoo.methods object", repr(method), "Try method='nuts'.")
@@ -106,9 +126,11 @@ def fit(
     if stream is not None:
         attributes |= {ROWS: str(rows), STREAM: f"{stream!r}; SHA-256 {stream.summary.sha256[:16]}"}
     digest = dataset.sha256 if stream is None else stream.summary.sha256
-    journal = None if checkpoint is None else open_journal(checkpoint, attributes, digest, chain_method)
-    context = Context(progress=progress, chain_method=chain_method, journal=journal)
-    with jax.enable_x64(x64), context.watch.running():
+    journal = None if checkpoint is None else open_journal(checkpoint, attributes, digest, chain_method, together)
+    shown = progress if together is None or together.rank == 0 else False
+    context = Context(shown, chain_method, journal=journal, mesh=mesh, hosts=together)
+    same = {name: attributes[name] for name in SAME} | {"chain_method": chain_method, "sha256 of the data": digest}
+    with shared(together, same), jax.enable_x64(x64), context.watch.running():
         dtype = np.float64 if x64 else np.float32
         problem = join(model, scaling.inputs(dataset.x, dtype), scaling.targets(dataset.y, dtype))
         if stream is None:
@@ -134,9 +156,14 @@ def fit(
         model_name=names[0],
         method_name=names[1],
         x64=x64,
-        attributes=attributes,
+        attributes=attributes | ({"places": "; ".join(context.told)} if context.told else {}),
         stream=stream,
     )
+
+
+def shared(together: hosts.Hosts | None, same: dict[str, str]) -> AbstractContextManager[None]:
+    """Return what makes several processes end a block together, or not at all; nothing where there is one."""
+    return nullcontext() if together is None else together.together(same)
 
 
 def gather(data: Any, method: Any) -> tuple[Dataset, Stream | None]:
@@ -224,10 +251,16 @@ def stopped(result: Draws) -> tuple[str, int]:
     return result.info.get("stopped", "interrupted"), result.positions.shape[1]
 
 
-def open_journal(checkpoint: Any, attributes: dict[str, str], digest: str, chain_method: str) -> Journal:
-    """Open the folder of a fit that is to survive being killed, of data with this SHA-256."""
+def open_journal(
+    checkpoint: Any, attributes: dict[str, str], digest: str, chain_method: str, together: hosts.Hosts | None
+) -> Journal:
+    """Open the folder of a fit that is to survive being killed, of data with this SHA-256; one for each process."""
     identity = {**attributes, "sha256 of the data": digest, "chain_method": chain_method}
-    return Journal(as_path(checkpoint, "checkpoint"), identity)
+    folder = as_path(checkpoint, "checkpoint")
+    if together is None:
+        return Journal(folder, identity)
+    identity["process"] = f"{together.rank} of {together.size}"
+    return Journal(folder / f"process-{together.rank:03d}", identity)
 
 
 def provenance(model: Any, method: Any, data: str, seed: int, standardize: bool, x64: bool) -> dict[str, str]:

@@ -7,9 +7,11 @@ compiling again, and the draws do not depend on where it was cut.
 Of rows on disk the problem holds a window; which one is a matter of how many steps a chain has made, so that chains go
 through the same windows, each its own way, and a draw may be made in several chunks.
 
-Where chains run follows the device. On one CPU each chain is a call of the single-chain program from a pool of
-threads, a core each (JAX lets go of the interpreter lock); on an accelerator chains are vectorised; on several
-devices they are spread with ``shard_map``.
+Where chains run follows the devices (`bnn_zoo.engine.places`). On one CPU each chain is a call of the single-chain
+program from a pool of threads, a core each (JAX lets go of the interpreter lock); on an accelerator chains are
+vectorised; on several devices they are spread with ``shard_map``. Several processes run some of the chains each, and
+then exchange them (`bnn_zoo.engine.hosts`): keys and starts are made for all chains everywhere, so a chain is the same
+in whichever process it runs.
 """
 
 from __future__ import annotations
@@ -27,18 +29,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.sharding import Mesh, PartitionSpec
 from numpyro.infer.mcmc import MCMCKernel
 
-from bnn_zoo.engine import starts
+from bnn_zoo.engine import hosts, starts
 from bnn_zoo.engine.compiled import Request, call, compile_together, compiled, runs_once
 from bnn_zoo.engine.context import Context, Progress, available_cores
 from bnn_zoo.engine.density import Problem
 from bnn_zoo.engine.draws import Draws
 from bnn_zoo.engine.groups import Group, join_steps, joined
+from bnn_zoo.engine.hosts import Hosts
+from bnn_zoo.engine.places import EVERYWHERE, PER_CHAIN, Place, choose
 from bnn_zoo.engine.windows import steps_of_window
 
 MOST_DRAWS = 50
+PROCESSES = "processes"  # that shared the chains, in ``Draws.info``
 FORGOTTEN = "forgotten"  # draws a chain that are no longer held, in ``Draws.info``
 MOST_NUMBERS = 2_000_000
 
@@ -67,6 +71,7 @@ class Run:
 
     groups: tuple[Any, ...]
     plan: Plan
+    place: Place | None = None  # where it ran, and goes on; None once it has been written down or exchanged
 
 
 @dataclass(frozen=True)
@@ -129,22 +134,46 @@ def sample(method: MarkovMethod, problem: Problem, key: jax.Array, context: Cont
 
     A KeyboardInterrupt after the first draws returns them, marked incomplete; before, it is raised.
     """
-    plan = make_plan(method.num_chains, context.chain_method)
-    compile_together(requests(method, problem, plan), watch=context.watch)
-    key_start, keys = call(_begin_keys, (method.num_chains,), key, watch=context.watch)
-    start = starts.positions(method.start, problem, key_start, method.num_chains, context, batch_of(method))
-    groups = _begin_groups(method, problem, start.positions, np.asarray(keys), plan, context)
+    num, share = method.num_chains, _share(method, context.hosts)
+    part = replace(method, num_chains=share.stop - share.start)  # type: ignore[type-var]
+    place = choose("chains", part.num_chains, problem, context, batch_of(method) is None, by_threads=True)
+    plan, placed = make_plan(part.num_chains, place), place.holding(problem)
+    trained = starts.requests(method.start, problem, num, context, batch_of(method))
+    compile_together([*requests(part, placed, plan, place, num), *trained], watch=context.watch)
+    key_start, keys = call(_begin_keys, (num,), key, watch=context.watch)
+    start = starts.positions(method.start, problem, key_start, num, context, batch_of(method))
+    groups = _begin_groups(part, placed, start.positions[share], np.asarray(keys)[share], plan, place, context)
     if problem.source is not None and hasattr(method, "refer_to_all_rows"):
         groups = method.refer_to_all_rows(problem, groups, context)
-    drawn = _drive(method, problem, Run(groups, plan), method.num_warmup, method.num_samples, context)
+    run = Run(groups, plan, place)
+    drawn = _exchanged(_drive(part, placed, run, method.num_warmup, method.num_samples, context), context.hosts)
     return replace(drawn, gradients=drawn.gradients + start.gradients, info={**drawn.info, **start.info})
 
 
 def resume(method: MarkovMethod, problem: Problem, draws: Draws, num_samples: int, context: Context) -> Draws:
-    """Go on from the state of ``draws`` for ``num_samples`` more a chain; some may have been made and forgotten."""
+    """Go on from the state of ``draws`` for ``num_samples`` more a chain; some may have been made and forgotten.
+
+    Draws that several processes have made are gone on with by all of those that there are now.
+    """
+    together = hosts.present() if draws.info.get(PROCESSES) else None
+    if together is None:
+        return _go_on(method, problem, draws, num_samples, context)
+    context = replace(context, hosts=together, progress=context.progress if together.rank == 0 else False)
+    with together.together({"method": repr(method), "num_samples": str(num_samples)}):
+        return _go_on(method, problem, draws, num_samples, context)
+
+
+def _go_on(method: MarkovMethod, problem: Problem, draws: Draws, num_samples: int, context: Context) -> Draws:
     made = draws.positions.shape[1] + draws.info.get(FORGOTTEN, 0)
     before = method.num_warmup + made * method.thinning
-    more = _drive(method, problem, draws.state, 0, num_samples, context, before)
+    share, run = _share(method, context.hosts), draws.state
+    part = replace(method, num_chains=share.stop - share.start)  # type: ignore[type-var]
+    place = run.place
+    if place is None:
+        context = replace(context, chain_method=run.plan.method)
+        place = choose("chains", part.num_chains, problem, context, batch_of(method) is None, by_threads=True)
+        run = Run(_shared_out(run, share), make_plan(part.num_chains, place), place)
+    more = _exchanged(_drive(part, place.holding(problem), run, 0, num_samples, context, before), context.hosts)
     return replace(
         more,
         positions=np.concatenate([draws.positions, more.positions], axis=1),
@@ -152,6 +181,66 @@ def resume(method: MarkovMethod, problem: Problem, draws: Draws, num_samples: in
         info={**draws.info, **more.info},
         gradients=draws.gradients + more.gradients,
     )
+
+
+def _share(method: MarkovMethod, together: Hosts | None) -> slice:
+    """Which of the chains are this process's."""
+    if together is None:
+        return slice(0, method.num_chains)
+    together.check_enough("num_chains", method.num_chains)
+    return together.share(method.num_chains)
+
+
+def _shared_out(run: Run, share: slice) -> tuple[Any, ...]:
+    """The groups of some of all chains."""
+    if run.plan.method == "threads":
+        return run.groups[share]
+    return (jax.tree.map(lambda a: a[share], run.groups[0]),)
+
+
+def _exchanged(drawn: Draws, together: Hosts | None) -> Draws:
+    """Return the draws of all processes, each chain as long as the shortest, and the state that all chains are in."""
+    if together is None:
+        return drawn
+    shares = together.exchange("draws", _as_arrays(drawn))
+    least = min(share["positions"].shape[1] for share in shares)
+    names = [name.removeprefix("stats/") for name in shares[0] if name.startswith("stats/")]
+    complete = all(bool(share["complete"]) for share in shares)
+    return replace(
+        drawn,
+        positions=np.concatenate([share["positions"][:, :least] for share in shares]),
+        stats={name: np.concatenate([share[f"stats/{name}"][:, :least] for share in shares]) for name in names},
+        info={**drawn.info, PROCESSES: together.size},
+        state=_joined_run(drawn.state, shares) if complete else None,
+        gradients=sum(int(share["gradients"]) for share in shares),
+        complete=complete,
+    )
+
+
+def _as_arrays(drawn: Draws) -> dict[str, np.ndarray]:
+    """Draws as arrays whose leading axis is that of chains, their state included."""
+    found = {f"stats/{name}": value for name, value in drawn.stats.items()}
+    found |= {"positions": drawn.positions, "gradients": np.asarray(drawn.gradients)}
+    run: Run | None = drawn.state
+    if run is None:
+        return found | {"complete": np.asarray(False)}
+    if run.plan.method == "threads":
+        state = jax.tree.map(lambda *each: np.stack([np.asarray(a) for a in each]), *run.groups)
+    else:
+        state = jax.tree.map(np.asarray, run.groups[0])
+    leaves = {f"state/{i}": leaf for i, leaf in enumerate(jax.tree.leaves(state))}
+    return found | leaves | {"complete": np.asarray(drawn.complete)}
+
+
+def _joined_run(own: Run, shares: list[dict[str, np.ndarray]]) -> Run:
+    """The state of all chains, in groups as this process has its own."""
+    like, structure = jax.tree.flatten(own.groups[0])
+    leaves = [np.concatenate([s[f"state/{i}"] for s in shares]) for i in range(len(like))]
+    state, num = jax.tree.unflatten(structure, leaves), sum(len(s["positions"]) for s in shares)
+    if own.plan.method != "threads":
+        return Run((state,), own.plan)
+    groups = tuple(jax.tree.map(lambda a, c=c: a[c], state) for c in range(num))
+    return Run(groups, Plan("threads", num, own.plan.workers))
 
 
 def restore(method: MarkovMethod, problem: Problem, plan: Plan, leaves: list[np.ndarray], num_chains: int) -> Run:
@@ -179,7 +268,8 @@ def restore(method: MarkovMethod, problem: Problem, plan: Plan, leaves: list[np.
 def state_shape(method: MarkovMethod, problem: Problem, plan: Plan, num_chains: int) -> Any:
     """Shapes of the state of one group of chains."""
     begins = _begin_shapes(problem, plan, num_chains)
-    return jax.eval_shape(partial(begin_group, plan.method, law_of(method)), problem, *begins)
+    alike = Place("threads" if plan.method == "threads" else "vectorized")  # spread over devices, too, shapes are these
+    return jax.eval_shape(partial(begin_group, alike, law_of(method)), replace(problem, shared=False), *begins)
 
 
 def _begin_shapes(problem: Problem, plan: Plan, num_chains: int) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
@@ -204,53 +294,41 @@ def batch_of(method: MarkovMethod) -> int | None:
     return getattr(method, "batch_size", None)
 
 
-def make_plan(num_chains: int, chain_method: str) -> Plan:
-    """Choose how chains run: ``"auto"`` follows the number and the kind of devices."""
-    devices = jax.local_devices()
-    spread = max(k for k in range(1, len(devices) + 1) if num_chains % k == 0)
-    if chain_method == "auto":
-        on_cpu = devices[0].platform == "cpu"
-        chain_method = "sharded" if spread > 1 else "threads" if on_cpu else "vectorized"
-    if chain_method == "threads":
+def make_plan(num_chains: int, place: Place) -> Plan:
+    """In how many groups chains run there."""
+    if place.how == "threads":
         return Plan("threads", num_chains, min(num_chains, available_cores()))
-    return Plan(chain_method, 1, 1)
+    return Plan(place.how, 1, 1)
 
 
-def _grouped(where: str, function: Callable, num_shared: int) -> Callable:
+def _grouped(place: Place, function: Callable, num_shared: int) -> Callable:
     """Give ``function`` (problem, one chain's arrays, shared arrays) the chain axis that a group of chains has."""
-    if where == "threads":
+    if place.how == "threads":
         return function
 
     def each(problem: Problem, *arrays: Any) -> Any:
         chains, shared = arrays[: len(arrays) - num_shared], arrays[len(arrays) - num_shared :]
         axes = (*(0 for _ in chains), *(None for _ in shared))
-        if where == "vectorized" or jax.local_devices()[0].platform != "cpu":
+        if place.how == "vectorized" or jax.local_devices()[0].platform != "cpu":
             return jax.vmap(partial(function, problem), in_axes=axes)(*arrays)
         return lax.map(lambda one: function(problem, *one, *shared), chains)
 
-    if where == "vectorized":
-        return each
+    def spread(problem: Problem, *arrays: Any) -> Any:
+        num_chains = len(arrays) - num_shared
+        takes = (EVERYWHERE, *([PER_CHAIN] * num_chains), *([EVERYWHERE] * num_shared))
+        return place.over_devices(each, takes, PER_CHAIN)(problem, *arrays)
 
-    def sharded(problem: Problem, *arrays: Any) -> Any:
-        devices = jax.local_devices()
-        num_chains = jax.tree.leaves(arrays[0])[0].shape[0]
-        spread = max(k for k in range(1, len(devices) + 1) if num_chains % k == 0)
-        mesh = Mesh(np.asarray(devices[:spread]), ("chains",))
-        per_chain, everywhere = PartitionSpec("chains"), PartitionSpec()
-        specs = (everywhere, *(per_chain for _ in arrays[num_shared:]), *(everywhere for _ in range(num_shared)))
-        return jax.shard_map(each, mesh=mesh, in_specs=specs, out_specs=per_chain, check_vma=False)(problem, *arrays)
-
-    return sharded
+    return spread
 
 
 @runs_once
-def begin_group(where: str, method: MarkovMethod, problem: Problem, z: jax.Array, key: jax.Array) -> Any:
+def begin_group(place: Place, method: MarkovMethod, problem: Problem, z: jax.Array, key: jax.Array) -> Any:
     """`begin` for one group of chains."""
-    return _grouped(where, partial(begin, method), 0)(problem, z, key)
+    return _grouped(place, partial(begin, method), 0)(problem, z, key)
 
 
 def advance_group(
-    where: str,
+    place: Place,
     method: MarkovMethod,
     capacity: int,
     problem: Problem,
@@ -259,26 +337,28 @@ def advance_group(
     thinning: jax.Array,
 ) -> Any:
     """`advance` for one group of chains."""
-    return _grouped(where, partial(advance, method, capacity), 2)(problem, state, num_draws, thinning)
+    return _grouped(place, partial(advance, method, capacity), 2)(problem, state, num_draws, thinning)
 
 
-def requests(method: MarkovMethod, problem: Problem, plan: Plan) -> list[Request]:
-    """Every program that `sample` will call: compiled side by side, they take little longer than the longest."""
+def requests(method: MarkovMethod, problem: Problem, plan: Plan, place: Place, total: int) -> list[Request]:
+    """Programs that `sample` will call but for those of starts: compiled side by side, they take as long as one.
+
+    ``method`` has this process's chains, of ``total``.
+    """
     law = law_of(method)
     state, count = state_shape(method, problem, plan, method.num_chains), np.int32(0)
     return [
-        (advance_group, (plan.method, law, _capacity(problem)), (problem, state, count, count)),
-        (begin_group, (plan.method, law), (problem, *_begin_shapes(problem, plan, method.num_chains))),
-        (_begin_keys, (method.num_chains,), (jax.ShapeDtypeStruct((2,), np.uint32),)),
-        *starts.requests(method.start, problem, method.num_chains, batch_of(method)),
+        (advance_group, (place, law, _capacity(problem)), (problem, state, count, count)),
+        (begin_group, (place, law), (problem, *_begin_shapes(problem, plan, method.num_chains))),
+        (_begin_keys, (total,), (jax.ShapeDtypeStruct((2,), np.uint32),)),
     ]
 
 
 def _begin_groups(
-    method: MarkovMethod, problem: Problem, z: np.ndarray, keys: np.ndarray, plan: Plan, context: Context
+    method: MarkovMethod, problem: Problem, z: np.ndarray, keys: np.ndarray, plan: Plan, place: Place, context: Context
 ) -> tuple[Any, ...]:
     pieces = [(z[c], keys[c]) for c in range(len(z))] if plan.method == "threads" else [(z, keys)]
-    static = (plan.method, law_of(method))
+    static = (place, law_of(method))
     return tuple(call(begin_group, static, problem, *piece, watch=context.watch) for piece in pieces)
 
 
@@ -298,8 +378,10 @@ def _drive(
     """Advance all groups, a chunk at a time from a queue, until each has its draws or the user interrupts."""
     plan, capacity = run.plan, _capacity(problem)
     count = np.int32(0)
-    static = (plan.method, law_of(method), capacity)
-    program = compiled(advance_group, static, problem, run.groups[0], count, count, watch=context.watch)
+    static = (run.place, law_of(method), capacity)
+    # By its shapes, as it was compiled for: on several devices the state knows where it lies, and shapes do not.
+    state = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), run.groups[0])
+    program = compiled(advance_group, static, problem, state, count, count, watch=context.watch)
     round_ = steps_of_window(problem, batch_of(method))
     groups = [
         Group(f"{plan.method}-{i:03d}", state, warmup, num_samples, method.thinning, round_, before)
@@ -367,7 +449,7 @@ def _drive(
     drawn = [list(group.taken) for group in groups]
     if interrupted and not all(drawn):
         raise KeyboardInterrupt("stopped during warm-up, before there were draws" if warmup else "no new draws yet")
-    return _collect(groups, drawn, plan, interrupted)
+    return _collect(groups, drawn, plan, run.place, interrupted)
 
 
 def _wait_for(threads: list[threading.Thread]) -> None:
@@ -377,7 +459,9 @@ def _wait_for(threads: list[threading.Thread]) -> None:
                 thread.join(0.05)
 
 
-def _collect(groups: list[Group], drawn: list[list[tuple]], plan: Plan, interrupted: bool) -> Draws:
+def _collect(
+    groups: list[Group], drawn: list[list[tuple]], plan: Plan, place: Place | None, interrupted: bool
+) -> Draws:
     """Join the chunks that each group has drawn; after an interrupt as many draws of each as the last has."""
     least = min(sum(positions.shape[-2] for positions, _ in chunks) for chunks in drawn)
     lead = (lambda a: a[None]) if plan.method == "threads" else (lambda a: a)
@@ -391,7 +475,7 @@ def _collect(groups: list[Group], drawn: list[list[tuple]], plan: Plan, interrup
         kind="markov",
         stats={name: np.concatenate([s[name] for s in stats]) for name in stats[0]},
         info={"chain_method": plan.method, "workers": plan.workers},
-        state=None if interrupted else Run(tuple(group.state for group in groups), plan),
+        state=None if interrupted else Run(tuple(group.state for group in groups), plan, place),
         gradients=sum(group.num_gradients for group in groups),
         complete=not interrupted,
     )

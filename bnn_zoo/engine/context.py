@@ -1,15 +1,21 @@
-"""How a fit runs, as opposed to what it computes: progress, cores, devices, stopwatch. Draws depend on none of it."""
+"""How a fit runs, as opposed to what it computes: progress, cores, devices, hosts, stopwatch. Draws depend on none."""
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
 from dataclasses import dataclass, field
 from typing import Any
 
+from jax.sharding import Mesh
+
 from bnn_zoo.engine.compiled import Stopwatch
+from bnn_zoo.engine.hosts import Hosts
 from bnn_zoo.engine.journal import Journal
+
+log = logging.getLogger("bnn_zoo")
 
 CHAIN_METHODS = ("auto", "threads", "vectorized", "sharded")
 PROGRESS = (True, False, "always")
@@ -23,6 +29,15 @@ class Context:
     chain_method: str = "auto"
     watch: Stopwatch = field(default_factory=Stopwatch)
     journal: Journal | None = None
+    mesh: Mesh | None = None  # of this process's devices; None: all of them, as they are of use
+    hosts: Hosts | None = None  # that share this fit; None where one process makes all of it
+    told: dict[str, None] = field(default_factory=dict)  # in order
+
+    def tell(self, line: str) -> None:
+        """Note where something runs, and why; the first, which is what was asked to be fitted, is logged."""
+        if not self.told:
+            log.info("%s", line)
+        self.told[line] = None
 
 
 def available_cores() -> int:

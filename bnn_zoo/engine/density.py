@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 from jax import lax
+from jax.sharding import PartitionSpec
 from numpyro import handlers
 from numpyro.distributions import Distribution, Unit, biject_to
 from numpyro.distributions.util import sum_rightmost
@@ -34,6 +35,7 @@ Batch = tuple[jax.Array, jax.Array]
 MAX_START_TRIES = 100
 MOST_AT_ONCE = 2**16  # rows; beyond, all rows are taken in blocks, so that memory does not grow with them
 BLOCK_ROWS = 2**13
+DATA = "data"  # the axis of a mesh of devices that share rows
 
 
 def is_data_site(site: dict) -> bool:
@@ -74,7 +76,7 @@ class Rows(Protocol):
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=("x", "y", "rows_each"),
-    meta_fields=("model", "layout", "observed", "reported"),
+    meta_fields=("model", "layout", "observed", "reported", "shared"),
     drop_fields=("source",),
 )
 @dataclass(frozen=True)
@@ -102,6 +104,8 @@ class Problem:
         multiplied by it, so that all densities are unbiased estimates, over which rows are here, of those of all rows.
     source : Rows, optional
         Where those come from. Compiled programs do not see it.
+    shared : bool
+        Whether devices hold some of the rows each, along the axis ``"data"`` of the mesh that a program runs on.
     """
 
     x: jax.Array
@@ -112,6 +116,7 @@ class Problem:
     reported: tuple[str, ...]
     rows_each: jax.Array | None = None
     source: Rows | None = field(default=None, compare=False)
+    shared: bool = False
 
     @property
     def size(self) -> int:
@@ -156,14 +161,16 @@ class Problem:
 
     def log_likelihood(self, z: jax.Array, batch: Batch | None = None) -> jax.Array:
         """Log likelihood of all rows, or its unbiased estimate ``n / b`` × that of a batch ``(x, y)``. Scalar."""
+        if batch is None and self.shared:
+            return self._by_devices(z)
         if batch is None and self.num_rows > MOST_AT_ONCE:
             return self._by_blocks(z)
         return self._log_terms(z, *self._scaled(batch))[1]
 
     def log_posterior(self, z: jax.Array, batch: Batch | None = None) -> jax.Array:
         """Unnormalised log posterior density in ``z``: `log_prior` plus `log_likelihood`. Scalar."""
-        if batch is None and self.num_rows > MOST_AT_ONCE:
-            return self.log_prior(z) + self._by_blocks(z)
+        if batch is None and (self.shared or self.num_rows > MOST_AT_ONCE):
+            return self.log_prior(z) + self.log_likelihood(z)
         prior, likelihood = self._log_terms(z, *self._scaled(batch))
         return prior + likelihood
 
@@ -249,6 +256,17 @@ class Problem:
         if batch is None:
             return self.x, self.y, 1.0 if self.rows_each is None else self.rows_each
         return *batch, self.total_rows / batch[1].shape[0]
+
+    def _by_devices(self, z: jax.Array) -> jax.Array:
+        """Log likelihood of all rows, each device's own summed there; the gradient is summed over devices likewise."""
+
+        def part(z: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
+            return lax.psum(replace(self, x=x, y=y, shared=False).log_likelihood(z), DATA)
+
+        # Not left to the compiler, which would gather the rows of all devices to go through them block by block.
+        takes = (PartitionSpec(), PartitionSpec(DATA), PartitionSpec(DATA))
+        run = jax.shard_map(part, in_specs=takes, out_specs=PartitionSpec(), axis_names={DATA}, check_vma=False)
+        return run(z, self.x, self.y)
 
     def _by_blocks(self, z: jax.Array) -> jax.Array:
         """Log likelihood of all rows, whose gradient runs the network again rather than keep every activation."""

@@ -42,7 +42,10 @@ def positions(
     ZooValueError
         If the log posterior is not finite at any of 100 prior draws.
     """
-    if context.journal is not None and (kept := context.journal.get("start")) is not None:
+    kept = None if context.journal is None else context.journal.get("start")
+    if context.hosts is not None and not context.hosts.everywhere("start kept", kept is not None):
+        kept = None  # a process that trains them has to have the others' share
+    if kept is not None:
         return Start(kept["positions"], int(kept["gradients"]), {"start": start})
     found = _make(start, problem, key, num_chains, context, batch_size)
     if context.journal is not None:
@@ -75,13 +78,15 @@ def _make(
     return Start(np.ascontiguousarray(chosen), trained.gradients, info)
 
 
-def requests(start: str, problem: Problem, num_chains: int, batch_size: int | None = None) -> list[Request]:
+def requests(
+    start: str, problem: Problem, num_chains: int, context: Context, batch_size: int | None = None
+) -> list[Request]:
     """Programs that `positions` will call, to be compiled beside others."""
     key = jax.ShapeDtypeStruct((2,), np.uint32)
     own: list[Request] = [(prior_positions, (num_chains,), (problem, key))]
     if start == "prior":
         return own
-    return own + training.requests(problem, num_chains, _schedule(batch_size))
+    return own + training.requests(problem, num_chains, _schedule(batch_size), context)
 
 
 def _schedule(batch_size: int | None) -> Schedule:

@@ -32,6 +32,11 @@ class Objective(Protocol):
         """Whether the objective is estimated with random numbers of its own, from a new key every step."""
         ...
 
+    @property
+    def shares_rows(self) -> bool:
+        """Whether it sees all rows through densities of the problem alone, so that devices may share them."""
+        ...
+
     def size(self, problem: Problem) -> int:
         """Length of the vector that is trained."""
         ...
@@ -97,6 +102,11 @@ class Task:
     def random(self) -> bool:
         """Whether the objective is estimated with random numbers of its own."""
         return False
+
+    @property
+    def shares_rows(self) -> bool:
+        """Whether devices may hold some of the rows each: not where a member has its own, or shifted ones."""
+        return self.plain
 
     def size(self, problem: Problem) -> int:
         """Length of the vector that is trained."""

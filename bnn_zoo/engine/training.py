@@ -2,14 +2,13 @@
 
 MAP, ensembles and warm starts use it. A loss is the log posterior of **all** rows divided by ``-n``, so that a learning
 rate carries over from one data set to another; a mini-batch enters as its unbiased estimate, so the prior keeps its
-weight whatever the batch. Members do not see each other, so they may be spread over devices. Of rows on disk the
-problem holds a window, in which members go their rounds, and which is exchanged for the next between two chunks.
+weight whatever the batch. Members do not see each other, so they may be spread over devices and processes. Of rows on
+disk the problem holds a window, in which members go their rounds, and which is exchanged for the next between chunks.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -18,14 +17,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import PartitionSpec
 
 from bnn_zoo.engine.climbing import descend
 from bnn_zoo.engine.compiled import Request, Stopwatch, call, compile_together, runs_once
 from bnn_zoo.engine.context import Context, Progress
 from bnn_zoo.engine.density import Batch, Problem
+from bnn_zoo.engine.hosts import Hosts
 from bnn_zoo.engine.iterates import Iterates
 from bnn_zoo.engine.journal import SECONDS, entry_name
+from bnn_zoo.engine.places import CHAINS, EVERYWHERE, Place, choose
 from bnn_zoo.engine.schedules import Schedule
 from bnn_zoo.engine.tasks import PLAIN, Objective
 from bnn_zoo.engine.windows import over_all_rows, steps_of_window
@@ -99,11 +100,30 @@ def train(
     With ``held`` rows that ``problem`` does not have, and ``schedule.patience``, every member stops when it no longer
     gets better at these, and its best network is kept.
     """
+    share = _share(len(z), context.hosts)
+    trained = _train_share(problem, z, key, schedule, context, title, task, held, share)
+    return trained if share == _all(len(z)) else _exchanged(trained, context.hosts, title)
+
+
+def _train_share(
+    problem: Problem,
+    z: jax.Array | np.ndarray,
+    key: jax.Array,
+    schedule: Schedule,
+    context: Context,
+    title: str,
+    task: Objective,
+    held: Batch | None,
+    share: slice,
+) -> Trained:
+    """Train the members ``share`` of all that begin at ``z``."""
     watch = context.watch
-    z, key = jnp.asarray(z), jnp.asarray(key)
-    where = layout_of_members(len(z), context.chain_method)
-    programs = compile_together(requests(problem, len(z), schedule, task, held, where), watch=watch)
-    state, program = programs[0](problem, z, key), programs[1]
+    offset = _offsets(len(z), problem.num_rows)[share]
+    z, key, task = jnp.asarray(z[share]), jnp.asarray(key), jax.tree.map(lambda a: a[share], task)
+    place = _place(len(z), problem, context, schedule, task, held)
+    problem = place.holding(problem)
+    programs = compile_together(_requests(problem, len(z), schedule, task, held, place), watch=watch)
+    state, program = programs[0](problem, z, key, offset), programs[1]
     left, size, entry, written = schedule.num_steps, 50, entry_name(title), time.monotonic()
     round_ = steps_of_window(problem, schedule.batch_size)
     kept = context.journal.get(entry) if context.journal is not None else None
@@ -132,7 +152,7 @@ def train(
     if schedule.polish_steps:
         z, count = programs[3](problem, task, z)
         polished = int(np.sum(count))
-    value, norm = _judged(where, problem, task, z, watch)
+    value, norm = _judged(place, problem, task, z, watch)
     return Trained(
         positions=np.asarray(z),
         log_posterior=value,
@@ -148,8 +168,8 @@ def polish(problem: Problem, z: np.ndarray, most: int, watch: Stopwatch, task: O
     """Take at most ``most`` L-BFGS steps on all rows from every row of ``z (M, p)``, in its precision."""
     count: Any = 0
     if most:
-        z, count = call(_polish, ("vectorized", most), problem, task, z, watch=watch)
-    value, norm = _judged("vectorized", problem, task, z, watch)
+        z, count = call(_polish, (ONE_DEVICE, most), problem, task, z, watch=watch)
+    value, norm = _judged(ONE_DEVICE, problem, task, z, watch)
     return Trained(np.asarray(z), value, norm, np.empty((0, len(value))), int(np.sum(count)))
 
 
@@ -166,49 +186,73 @@ def _recovered(state: _State, kept: dict[str, np.ndarray]) -> _State:
 
 def judge(problem: Problem, z: jax.Array, context: Context) -> tuple[np.ndarray, np.ndarray]:
     """Return log posterior and norm of its gradient, ``(M,)`` each, at ``z (M, p)``, over all rows."""
-    return _judged("vectorized", problem, PLAIN, z, context.watch)
+    return _judged(ONE_DEVICE, problem, PLAIN, z, context.watch)
 
 
-def _judged(where: str, problem: Problem, task: Objective, z: Any, watch: Stopwatch) -> tuple[np.ndarray, np.ndarray]:
-    value, slope = over_all_rows(problem, lambda part: call(_judge, (where,), part, task, z, watch=watch))
+def _judged(place: Place, problem: Problem, task: Objective, z: Any, watch: Stopwatch) -> tuple[np.ndarray, np.ndarray]:
+    value, slope = over_all_rows(problem, lambda part: call(_judge, (place,), part, task, z, watch=watch))
     return np.asarray(value), np.linalg.norm(slope, axis=1).astype(slope.dtype)
 
 
-def requests(
-    problem: Problem,
-    num_members: int,
-    schedule: Schedule,
-    task: Objective = PLAIN,
-    held: Batch | None = None,
-    where: str = "vectorized",
+def requests(problem: Problem, num_members: int, schedule: Schedule, context: Context) -> list[Request]:
+    """Programs that `train` will call for plain members, to be compiled beside others."""
+    share = _share(num_members, context.hosts)
+    num = share.stop - share.start
+    place = _place(num, problem, context, schedule, PLAIN, None)
+    return _requests(place.holding(problem), num, schedule, PLAIN, None, place)
+
+
+def _requests(
+    problem: Problem, num_members: int, schedule: Schedule, task: Objective, held: Batch | None, place: Place
 ) -> list[Request]:
-    """Programs that `train` will call, to be compiled beside others."""
     z = jax.ShapeDtypeStruct((num_members, task.size(problem)), problem.x.dtype)
-    key = jax.ShapeDtypeStruct((2,), np.uint32)
-    state = jax.eval_shape(partial(_begin, where, schedule), problem, z, key)
+    key, offset = jax.ShapeDtypeStruct((2,), np.uint32), jax.ShapeDtypeStruct((num_members,), np.int32)
+    state = jax.eval_shape(partial(_begin, ONE_DEVICE, schedule), problem, z, key, offset)
     found: list[Request] = [
-        (_begin, (where, schedule), (problem, z, key)),
-        (_advance, (where, schedule), (problem, task, held, state, np.int32(0))),
-        (_judge, (where,), (problem, task, z)),
+        (_begin, (place, schedule), (problem, z, key, offset)),
+        (_advance, (place, schedule), (problem, task, held, state, np.int32(0))),
+        (_judge, (place,), (problem, task, z)),
     ]
     if schedule.polish_steps:
-        found.append((_polish, (where, schedule.polish_steps), (problem, task, z)))
+        found.append((_polish, (place, schedule.polish_steps), (problem, task, z)))
     return found
 
 
-def layout_of_members(num_members: int, chain_method: str) -> str:
-    """``"sharded"`` over the devices, where there are several that can share the members evenly, or ``"vectorized"``.
-
-    Threads, which chains on one processor are run by, are no use here: members of one program are trained in step.
-    """
-    if chain_method not in ("auto", "sharded"):
-        return "vectorized"
-    return "sharded" if _spread(num_members) > 1 or chain_method == "sharded" else "vectorized"
+def _place(
+    num_members: int, problem: Problem, context: Context, schedule: Schedule, task: Objective, held: Batch | None
+) -> Place:
+    """Where members are trained; on one device vectorised, as members of one program are trained in step."""
+    takes_all = schedule.batch_size is None and held is None and task.shares_rows
+    return choose("members", num_members, problem, context, takes_all)
 
 
-def _spread(num_members: int) -> int:
-    """How many of the devices can share the members evenly."""
-    return max(k for k in range(1, jax.local_device_count() + 1) if num_members % k == 0)
+# --- several processes ----------------------------------------------------------------------------------------------
+
+
+def _all(num_members: int) -> slice:
+    return slice(0, num_members)
+
+
+def _share(num_members: int, together: Hosts | None) -> slice:
+    """Which members are this process's: all, where they are fewer than processes, each of which then does the same."""
+    if together is None or num_members < together.size:
+        return _all(num_members)
+    return together.share(num_members)
+
+
+def _exchanged(trained: Trained, together: Hosts | None, title: str) -> Trained:
+    """Return the members of all processes."""
+    assert together is not None
+    moments = None if trained.iterates is None else trained.iterates[1:]
+    own = trained.positions, trained.log_posterior, trained.gradient_norm, trained.losses.T, moments, trained.held_out
+    positions, value, norm, losses, moments, held_out = together.gather(title, own)
+    # How many were taken is the same everywhere.
+    iterates = None if trained.iterates is None else Iterates(trained.iterates.taken, *moments)
+    gradients = together.total(f"{title}: gradients", trained.gradients)
+    return Trained(positions, value, norm, losses.T, gradients, iterates, held_out)
+
+
+# --- what is told of a run ------------------------------------------------------------------------------------------
 
 
 def _last(state: _State, schedule: Schedule) -> float:
@@ -239,17 +283,14 @@ def _slot(step: Any, schedule: Schedule) -> Any:
 # --- compiled programs ----------------------------------------------------------------------------------------------
 
 
-MEMBERS: Any = PartitionSpec("members")
-LOSSES: Any = PartitionSpec(None, "members")
-EVERYWHERE: Any = PartitionSpec()
+MEMBERS: Any = PartitionSpec(CHAINS)
+LOSSES: Any = PartitionSpec(None, CHAINS)
+ONE_DEVICE = Place("vectorized")
 
 
-def _over_devices(where: str, function: Callable, num_members: int, takes: tuple, gives: Any) -> Callable:
-    """Spread ``function``, whose arguments have a member axis where ``takes`` says so, over devices, or leave it."""
-    if where != "sharded":
-        return function
-    mesh = Mesh(np.asarray(jax.local_devices()[: _spread(num_members)]), ("members",))
-    return jax.shard_map(function, mesh=mesh, in_specs=takes, out_specs=gives, check_vma=False)
+def _offsets(num_members: int, num_rows: int) -> np.ndarray:
+    """Where each member begins to read, far from the others: by it, too, members are told apart."""
+    return np.arange(num_members, dtype=np.int32) * np.int32(num_rows // num_members if num_rows > num_members else 1)
 
 
 def _state_axes(schedule: Schedule) -> Any:
@@ -268,9 +309,9 @@ def _state_axes(schedule: Schedule) -> Any:
 
 
 @runs_once
-def _begin(where: str, schedule: Schedule, problem: Problem, z: jax.Array, key: jax.Array) -> _State:
-    members = z.shape[0]
-
+def _begin(
+    place: Place, schedule: Schedule, problem: Problem, z: jax.Array, key: jax.Array, offset: jax.Array
+) -> _State:
     def begin(z: jax.Array, offset: jax.Array, key: jax.Array) -> _State:
         here = z.shape[0]
         none = jnp.zeros(here, jnp.int32)
@@ -286,13 +327,12 @@ def _begin(where: str, schedule: Schedule, problem: Problem, z: jax.Array, key: 
             best=HeldOut(z, jnp.full(here, jnp.inf, z.dtype), none, none) if schedule.patience else None,
         )
 
-    offset = jnp.arange(members) * (problem.num_rows // members if problem.num_rows > members else 1)
     takes = (MEMBERS, MEMBERS, EVERYWHERE)
-    return _over_devices(where, begin, members, takes, _state_axes(schedule))(z, offset, key)
+    return place.over_devices(begin, takes, _state_axes(schedule))(z, offset, key)
 
 
 def _advance(
-    where: str,
+    place: Place,
     schedule: Schedule,
     problem: Problem,
     task: Objective,
@@ -370,11 +410,11 @@ def _advance(
         )
 
     takes = (EVERYWHERE, MEMBERS, EVERYWHERE, _state_axes(schedule), EVERYWHERE)
-    run = _over_devices(where, advance, state.z.shape[0], takes, _state_axes(schedule))
+    run = place.over_devices(advance, takes, _state_axes(schedule))
     return run(problem, task, held, state, num_steps)
 
 
-def _polish(where: str, most: int, problem: Problem, task: Objective, z: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _polish(place: Place, most: int, problem: Problem, task: Objective, z: jax.Array) -> tuple[jax.Array, jax.Array]:
     """L-BFGS on all rows from every member, and the gradients that each took."""
 
     def one(problem: Problem, task: Objective, z: jax.Array) -> tuple[jax.Array, Any]:
@@ -385,11 +425,11 @@ def _polish(where: str, most: int, problem: Problem, task: Objective, z: jax.Arr
         return jax.vmap(one, in_axes=(None, 0, 0))(problem, task, z)
 
     takes = (EVERYWHERE, MEMBERS, MEMBERS)
-    return _over_devices(where, each, z.shape[0], takes, MEMBERS)(problem, task, z)
+    return place.over_devices(each, takes, MEMBERS)(problem, task, z)
 
 
 @runs_once
-def _judge(where: str, problem: Problem, task: Objective, z: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _judge(place: Place, problem: Problem, task: Objective, z: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Log posterior of every member, and the gradient of what it maximised: what its task makes of it."""
 
     def one(problem: Problem, member: tuple[Objective, jax.Array]) -> tuple[jax.Array, jax.Array]:
@@ -400,4 +440,4 @@ def _judge(where: str, problem: Problem, task: Objective, z: jax.Array) -> tuple
         return lax.map(partial(one, problem), (task, z))
 
     takes = (EVERYWHERE, MEMBERS, MEMBERS)
-    return _over_devices(where, each, z.shape[0], takes, MEMBERS)(problem, task, z)
+    return place.over_devices(each, takes, MEMBERS)(problem, task, z)

@@ -236,6 +236,7 @@ class Imitation:
     centre: jax.Array | np.ndarray
     rate: Any = field(default=None)
     random: bool = field(default=False, metadata={"static": True})
+    shares_rows: bool = field(default=False, metadata={"static": True})  # what a row's teacher said goes with it
 
     def size(self, problem: Problem) -> int:
         """Length of the vector that is trained."""

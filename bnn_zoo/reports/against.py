@@ -71,6 +71,7 @@ def reference_for(posterior: Posterior, reference: Any, progress: bool | str = T
             standardize=posterior.standardize,
             progress=progress,
             precision="float64" if posterior.x64 else "float32",
+            processes="alone",  # a report may be asked for on one process of several
         )
     _order(posterior, reference)
     return reference

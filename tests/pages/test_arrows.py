@@ -18,7 +18,7 @@ FLOORS = [
 ]  # fmt: skip
 ENGINE = [
     "identity", "architecture", "taps", "keys", "layout", "likelihood", "density", "disk_cache", "compiled", "checks",
-    "journal", "groups", "context", "draws", "scaling", "windows",
+    "journal", "groups", "hosts", "context", "places", "draws", "scaling", "windows",
     "mixture", "simplex", "predictive", "iterates", "tasks", "schedules", "climbing", "training", "starts", "chains",
     "weights", "gaussian", "curvature", "linearized", "activations", "propagation", "moments", "wide", "process",
 ]  # fmt: skip

@@ -66,6 +66,11 @@ class Bound:
     rate = None
     random = True
 
+    @property
+    def shares_rows(self) -> bool:
+        """Whether devices may hold some of the rows each: not where every row has noise of its own."""
+        return self.estimator == "shared"
+
     def size(self, problem: Problem) -> int:
         """Number of parameters of the guide."""
         loc, scale = (jax.ShapeDtypeStruct((problem.size,), problem.x.dtype) for _ in range(2))

@@ -177,6 +177,11 @@ class Masked:
         """New masks every step."""
         return True
 
+    @property
+    def shares_rows(self) -> bool:
+        """No: every row has its own masks."""
+        return False
+
     def size(self, problem: Problem) -> int:
         """Length of the vector that is trained."""
         return problem.size + (len(self.layers) if self.rates is None else 0)

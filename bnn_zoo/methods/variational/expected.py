@@ -55,6 +55,11 @@ class Expected:
         """False: the bound takes no random numbers."""
         return False
 
+    @property
+    def shares_rows(self) -> bool:
+        """No: moments of every row are sent through the network."""
+        return False
+
     def size(self, problem: Problem) -> int:
         """Two numbers a coordinate."""
         return 2 * problem.size

@@ -118,6 +118,11 @@ class Particles:
         """No random numbers of its own."""
         return False
 
+    @property
+    def shares_rows(self) -> bool:
+        """Whether devices may hold some of the rows each: what is asked of them is the log posterior."""
+        return True
+
     def size(self, problem: Problem) -> int:
         """Length of the vector that is trained: all particles, one behind the other."""
         return self.num * problem.size
