@@ -1,0 +1,155 @@
+"""Yacht and energy at two minutes of two cores: each sampler, from each start, with weights drawn centred and not.
+
+    python -m tests.benchmarks.two_minutes [FOLDER] [--seconds 120] [--sets yacht energy] [--samplers nuts mclmc ...]
+        [--starts prior map ensemble] [--weights non-centred centred] [--to two_minutes.jsonl]
+
+FOLDER holds ``NAME/data.txt`` of the UCI sets, as ``BNN_ZOO_DATA`` does; without either they are downloaded. Standard
+split 0, 1×50 ReLU, a half-Normal(3) scale of weights, 4 chains. All of a fit but its compilation is in the budget: the
+training of starts, warm-up (a third of the rest) and sampling; 500 draws a chain are kept, and in NUTS as many as there
+is time for. Long runs can be made in pieces: each line goes to a file, and what is there already is not run again.
+
+``R-hat`` and ``ESS``: of f(x) at training, held-out and in-between inputs, in the median and the worst of them; ESS of
+all draws of all chains. ``LL``: test log likelihood, of all chains and of the worst alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+import pandas as pd
+
+import bnn_zoo as zoo
+from bnn_zoo.reports import apart
+
+WIDTH, SPREAD, KEPT, CHAINS = 50, 3.0, 500, 4
+COLUMNS = ["LL", "worst chain", "R-hat", "worst R-hat", "ESS", "least ESS", "gradients", "seconds", "verdict"]
+
+
+def centred(x: jax.Array, y: jax.Array | None = None) -> None:
+    """The zoo's `MLP` with a scale that has a prior, but for the weights, which are drawn as they are."""
+    scale = numpyro.sample("weight_scale", dist.HalfNormal(SPREAD))
+    h = x
+    for layer, width in enumerate((WIDTH, 1)):
+        inputs = h.shape[1]
+        w = numpyro.sample(f"w_{layer}", dist.Normal(0, scale * inputs**-0.5).expand([inputs, width]).to_event(2))
+        b = numpyro.sample(f"b_{layer}", dist.Normal(0, scale).expand([width]).to_event(1))
+        h = h @ w + b[None, :]
+        h = jax.nn.relu(h) if layer == 0 else h
+    noise = numpyro.sample("noise", dist.HalfNormal(1.0))
+    numpyro.sample("y", dist.Normal(h[:, 0], jnp.broadcast_to(noise, h[:, 0].shape)), obs=y)
+
+
+MODELS = {
+    "non-centred": zoo.models.MLP(hidden=(WIDTH,), weight_scale=dist.HalfNormal(SPREAD), noise=dist.HalfNormal(1.0)),
+    "centred": centred,
+}
+
+
+def chains(sampler: str, start: str, warmup: int, kept: int, thinning: int) -> Any:
+    """The method, with lengths."""
+    lengths = {"num_warmup": warmup, "num_samples": kept, "thinning": thinning, "num_chains": CHAINS, "start": start}
+    if sampler == "nuts":
+        return zoo.methods.NUTS(**lengths)
+    if sampler == "cyclical":
+        # Five cycles; at five times the step that is found, which leaves modes (`cycles`), and half of it sampling.
+        return zoo.methods.CyclicalSGHMC(**lengths, samples_per_cycle=max(kept // 5, 4), exploration=0.5)
+    return zoo.methods.MCLMC(**lengths, adjusted=sampler == "adjusted")
+
+
+def run(name: str, sampler: str, start: str, weights: str, seconds: float) -> dict[str, Any]:
+    """One fit, of as many iterations as there is time for."""
+    train, test = zoo.datasets.load(name, split=0)
+
+    def fit(warmup: int, kept: int, thinning: int = 1) -> zoo.Posterior:
+        method = chains(sampler, start, warmup, kept, thinning)
+        return zoo.fit(MODELS[weights], method, train, standardize=True, progress=False)
+
+    fit(20, 20)  # compiles
+    if sampler == "nuts":
+        short = fit(50, 50)
+        warmup = max(100, int(50 * seconds / 3 / short.timing.run_seconds))
+        posterior = fit(min(warmup, 2000), 20)
+        while (left := seconds - posterior.timing.run_seconds) > 0.03 * seconds:
+            # Draws of a warmed-up chain cost what they cost: at most a fifth of what is left before looking again.
+            before = posterior.timing.run_seconds
+            posterior = posterior.resume(10, progress=False)
+            a_draw = (posterior.timing.run_seconds - before) / 10
+            more = int(min(left - 10 * a_draw, 0.2 * seconds) / a_draw)
+            if more > 0:
+                posterior = posterior.resume(more, progress=False)
+    else:
+        short = fit(1000, 100, 10)
+        before = short.timing.run_seconds
+        a_step = (short.resume(200, progress=False).timing.run_seconds - before) / 2000
+        steps = int((seconds - (before - 2000 * a_step)) / a_step)
+        posterior = fit(steps // 3, KEPT, max(1, 2 * steps // 3 // KEPT))
+    return {"set": name, "sampler": sampler, "start": start, "weights": weights} | figures(posterior, test)
+
+
+def figures(posterior: zoo.Posterior, test: zoo.Dataset) -> dict[str, Any]:
+    """What is said of a fit."""
+    diagnosis = posterior.diagnose(test.x)
+    points = diagnosis.inner
+    return {
+        "LL": -float(posterior.evaluate(test.x, test.y)["nll"]),
+        "worst chain": -float(max(apart.nll_of_chains(posterior, test))),
+        "R-hat": float(points.rhat.median()),
+        "worst R-hat": float(points.rhat.max()),
+        "ESS": float(points.ess_bulk.median()),
+        "least ESS": float(points.ess_bulk.min()),
+        "draws": posterior.num_chains * posterior.num_draws,
+        "gradients": posterior.timing.gradient_evaluations,
+        "seconds": posterior.timing.run_seconds,
+        "verdict": diagnosis.verdict,
+        "checks": {check.name: check.status for check in diagnosis.checks},
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """All fits of a set, the most effective draws first."""
+    frame = pd.DataFrame(rows).sort_values(["set", "ESS"], ascending=[True, False])
+    nuts = frame[(frame.sampler == "nuts") & (frame.start == "prior") & (frame.weights == "non-centred")]
+    over = frame["set"].map(dict(zip(nuts["set"], nuts["ESS"], strict=True)))
+    frame["of NUTS's ESS"] = frame["ESS"] / over
+    columns = ["set", "sampler", "start", "weights", *COLUMNS, "of NUTS's ESS"]
+    return frame[columns].to_string(index=False, float_format="%.3g")
+
+
+def main() -> None:
+    """Run what is not in the file, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?")
+    parser.add_argument("--seconds", type=float, default=120.0)
+    parser.add_argument("--sets", nargs="+", default=["yacht", "energy"])
+    parser.add_argument("--samplers", nargs="+", default=["nuts", "mclmc", "adjusted", "cyclical"])
+    parser.add_argument("--starts", nargs="+", default=["prior", "map", "ensemble"])
+    parser.add_argument("--weights", nargs="+", default=["non-centred", "centred"])
+    parser.add_argument("--to", type=Path, default=Path("bench_output/two_minutes.jsonl"))
+    given = parser.parse_args()
+    if given.folder:
+        os.environ["BNN_ZOO_DATA"] = given.folder
+    given.to.parent.mkdir(parents=True, exist_ok=True)
+    lines = given.to.read_text().splitlines() if given.to.exists() else []
+    rows = [json.loads(line) for line in lines]
+    done = {(r["set"], r["sampler"], r["start"], r["weights"]) for r in rows}
+    for one in product(given.sets, given.samplers, given.starts, given.weights):
+        if one in done:
+            continue
+        rows.append(run(*one, given.seconds))
+        with given.to.open("a") as file:
+            file.write(json.dumps(rows[-1]) + "\n")
+        print({k: v for k, v in rows[-1].items() if k != "checks"}, flush=True)
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()
