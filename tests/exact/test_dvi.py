@@ -95,19 +95,25 @@ def test_batches_give_the_bound_of_all_rows(name, monkeypatch):
 
 
 def test_the_optimum_of_a_linear_model_is_the_mean_field_one():
-    """Mean to 1e-3 of an sd, variances 1 / diag(Λ) to 1e-3, and the bound log p(y) − KL(q ‖ posterior) to 1e-2."""
+    """Mean to 1e-6 of an sd, variances 1 / diag(Λ) to 1e-6, and the bound log p(y) − KL(q ‖ posterior) to 1e-6.
+
+    In float64: in float32 bounds of restarts that end 0.002 sds apart cannot be told from each other.
+    """
     oracle = oracles.LinearPosterior(X, Y, 0.7, 2.5, 0.6)
-    posterior = fit(zoo.models.Linear(weight_scale=0.7, bias_scale=2.5, noise=0.6), num_samples=50_000)
+    model, method = zoo.models.Linear(weight_scale=0.7, bias_scale=2.5, noise=0.6), zoo.methods.DeterministicVI
+    posterior = zoo.fit(
+        model, method(num_samples=50_000), (X, Y), standardize=False, progress=False, precision="float64"
+    )
     info, precision = posterior.result.info, np.diagonal(oracle.precision)
-    np.testing.assert_allclose(info["mode"], oracle.mean, atol=1e-3 * precision.max() ** -0.5)
-    np.testing.assert_allclose(info["block_0_precision"], precision, rtol=1e-3)
+    np.testing.assert_allclose(info["mode"], oracle.mean, atol=1e-6 * precision.max() ** -0.5)
+    np.testing.assert_allclose(info["block_0_precision"], precision, rtol=1e-6)
     divergence = 0.5 * (np.log(precision).sum() - np.linalg.slogdet(oracle.precision)[1])
-    assert info["elbo"] == pytest.approx(oracle.log_evidence - divergence, abs=1e-2)
+    assert info["elbo"] == pytest.approx(oracle.log_evidence - divergence, abs=1e-6)
     z = posterior.result.positions[0]
     assert (np.abs(z.mean(0) - oracle.mean) < NUM_ERRORS / np.sqrt(precision * len(z)) + 1e-3).all()
     assert (np.abs(z.var(0) * precision - 1) < NUM_ERRORS * np.sqrt(2 / len(z)) + 1e-3).all()
     log_q = 0.5 * (np.log(precision / (2 * np.pi)) - precision * (z - oracle.mean) ** 2).sum(1)
-    np.testing.assert_allclose(posterior.stats["log_q"][0], log_q, atol=0.05)
+    np.testing.assert_allclose(posterior.stats["log_q"][0], log_q, atol=1e-4)
 
 
 @pytest.mark.parametrize("model", [EXACT["relu"], LEFT["log variance"][0]], ids=["relu", "log variance"])
