@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from bnn_zoo import priors
     from bnn_zoo.distilling import distill
     from bnn_zoo.engine.disk_cache import compile_cache
+    from bnn_zoo.estimating import estimate
     from bnn_zoo.estimator import BNNRegressor
     from bnn_zoo.fitting import fit
     from bnn_zoo.infinite import GaussianProcess, infinite_width
@@ -41,6 +42,7 @@ __all__ = [
     "datasets",
     "distill",
     "errors",
+    "estimate",
     "evaluate_gaps",
     "fit",
     "infinite_width",
@@ -66,6 +68,7 @@ _LAZY = {
     "compare": ("bnn_zoo.reports.comparison", "compare"),
     "compile_cache": ("bnn_zoo.engine.disk_cache", "compile_cache"),
     "distill": ("bnn_zoo.distilling", "distill"),
+    "estimate": ("bnn_zoo.estimating", "estimate"),
     "evaluate_gaps": ("bnn_zoo.reports.gaps", "evaluate_gaps"),
     "fit": ("bnn_zoo.fitting", "fit"),
     "GaussianProcess": ("bnn_zoo.infinite", "GaussianProcess"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
 from typing import Any
@@ -23,8 +23,11 @@ from bnn_zoo.engine.draws import Draws
 from bnn_zoo.engine.journal import Journal
 from bnn_zoo.engine.keys import seed_key
 from bnn_zoo.engine.places import check_mesh
+from bnn_zoo.engine.predictive import pieces
 from bnn_zoo.engine.scaling import Scaling
 from bnn_zoo.errors import bad_type, bad_value, check_choice
+from bnn_zoo.estimating import within_memory
+from bnn_zoo.kept import IN_MEMORY, Kept, as_kept, sampled
 from bnn_zoo.paths import as_path
 from bnn_zoo.posterior import ROWS, STREAM, Posterior, Timing, windowed
 from bnn_zoo.streams import MOST_NUMBERS, Stream, as_stream
@@ -49,6 +52,8 @@ def fit(
     checkpoint: Any = None,
     mesh: Any = None,
     processes: str = "together",
+    keep: Any = "weights",
+    at: Any = None,
 ) -> Posterior:
     """Fit ``model`` to ``data`` by ``method``.
 
@@ -91,6 +96,16 @@ def fit(
         Where `jax.distributed.initialize` has joined several processes, and all of them make this fit: ``"together"``
         has each run its share of the chains or members on its own devices, and all return the posterior that one
         process would have made; ``"alone"`` has this one run all of them.
+    keep : str or pathlib.Path
+        What to keep of the draws of chains, and where. ``"weights"``: all of them, in memory. A folder, as a
+        `pathlib.Path`: all of them in a file there, ``draws-000.npy``, as they come, from which the posterior reads
+        what it needs; an earlier fit's file is left and another made, and processes that share a fit must share the
+        folder. ``"functions"``: for networks too wide for either, what they say at chosen inputs, ``at`` among them,
+        and scalar sites, with running means and sds of the weights (`Posterior.site_moments`); predictions, scores and
+        the diagnosis are then to be had at these inputs alone.
+    at : array-like, optional
+        Inputs ``(K, d)`` whose functions are kept with ``keep="functions"``, beside those of up to 1,000 training rows
+        and those that a diagnosis looks at.
 
     Returns
     -------
@@ -107,9 +122,107 @@ def fit(
     key = seed_key(seed)
     check_choice("progress", progress, PROGRESS)
     check_choice("chain_method", chain_method, CHAIN_METHODS)
-    check_choice("precision", precision, ("float32", "float64", None))
     check_choice("processes", processes, ("together", "alone"))
     mesh, together = check_mesh(mesh, chain_method), hosts.present() if processes == "together" else None
+    ready = prepared(model, method, data, standardize, precision, keep, at)
+    method, dataset, stream, scaling, kept = ready.method, ready.dataset, ready.stream, ready.scaling, ready.kept
+    size = ready.rows, dataset.num_features
+    log.info("fitting %s by %s to %s (%d rows, %d features), seed %d", *ready.names, dataset.name, *size, seed)
+    attributes = provenance(ready.model, method, dataset.name, seed, ready.standardize, ready.x64)
+    if stream is not None:
+        attributes |= {ROWS: str(ready.rows), STREAM: f"{stream!r}; SHA-256 {stream.summary.sha256[:16]}"}
+    if kept is not IN_MEMORY:
+        attributes |= {"keep": str(kept)}
+    digest = dataset.sha256 if stream is None else stream.summary.sha256
+    journal = None if checkpoint is None else open_journal(checkpoint, attributes, digest, chain_method, together)
+    shown = progress if together is None or together.rank == 0 else False
+    context = Context(shown, chain_method, journal=journal, mesh=mesh, hosts=together, keep=kept.keep)
+    same = {name: attributes[name] for name in SAME} | {"chain_method": chain_method, "sha256 of the data": digest}
+    with shared(together, same), jax.enable_x64(ready.x64), context.watch.running():
+        problem = ready.problem()
+        whole = problem if stream is None else windowed(problem, stream, scaling, seed)
+        method = within_memory(method, ready.names[1], whole, kept.keep)
+        result = method.run(whole, key, context)
+    with jax.enable_x64(ready.x64):
+        _look_at_prior(problem)  # now, as a method refuses what it cannot fit before anything is compiled
+        if kept.inputs is not None:
+            dataset = sampled(dataset)
+            attributes |= {ROWS: str(ready.rows)} if len(dataset) < ready.rows else {}
+            kept, problem = replace(kept, behind=whole), kept.table(problem, dataset, scaling)
+    result = finite_part(problem, result)
+    if not result.complete:
+        log.warning("%s: the posterior holds the %d draws a chain made until then", *stopped(result))
+    return Posterior(
+        model=ready.model,
+        method=method,
+        data=dataset,
+        seed=int(seed),
+        standardize=ready.standardize,
+        timing=Timing(context.watch.compile_seconds, context.watch.run_seconds, result.gradients),
+        problem=problem,
+        result=result,
+        scaling=scaling,
+        model_name=ready.names[0],
+        method_name=ready.names[1],
+        x64=ready.x64,
+        attributes=attributes
+        | {"method": readable(method)}
+        | ({"places": "; ".join(context.told)} if context.told else {}),
+        stream=stream,
+        kept=kept,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Ready:
+    """Arguments of a fit, looked up and checked.
+
+    Attributes
+    ----------
+    model, method : object
+        Looked up.
+    names : tuple of str
+        What the two are called.
+    dataset : Dataset
+        The data, or a sample of those of ``stream``.
+    stream : Stream, optional
+        Rows that stay on disk.
+    scaling : Scaling
+        From the user's units to the model's, if ``standardize``.
+    x64 : bool
+        Whether to compute in float64.
+    kept : Kept
+        What to keep of the draws.
+    """
+
+    model: Any
+    method: Any
+    names: tuple[str, str]
+    dataset: Dataset
+    stream: Stream | None
+    standardize: bool
+    scaling: Scaling
+    x64: bool
+    kept: Kept
+
+    @property
+    def rows(self) -> int:
+        """Number of rows that are fitted."""
+        return self.dataset.num_rows if self.stream is None else self.stream.num_rows
+
+    def problem(self) -> Problem:
+        """Return model and data, joined; call it in the right precision."""
+        dtype = np.float64 if self.x64 else np.float32
+        inputs, targets = self.scaling.inputs(self.dataset.x, dtype), self.scaling.targets(self.dataset.y, dtype)
+        problem = join(self.model, inputs, targets)
+        return problem if self.stream is None else problem.standing_for(self.rows)
+
+
+def prepared(
+    model: Any, method: Any, data: Any, standardize: bool | None, precision: str | None, keep: Any, at: Any
+) -> Ready:
+    """Look up and check what `fit` was given, before any work is done."""
+    check_choice("precision", precision, ("float32", "float64", None))
     model, method = models.registry.look_up(model), methods.registry.look_up(method)
     if not hasattr(method, "run"):
         raise bad_type("method", "a registered name or a zoo.methods object", repr(method), "Try method='nuts'.")
@@ -118,47 +231,9 @@ def fit(
     standardize = own if standardize is None else _as_bool("standardize", standardize)
     scaling = scaling_of(dataset, stream, standardize)
     names = models.registry.name_of(model), methods.registry.name_of(method)
-    rows = dataset.num_rows if stream is None else stream.num_rows
-    size = rows, dataset.num_features
-    log.info("fitting %s by %s to %s (%d rows, %d features), seed %d", *names, dataset.name, *size, seed)
     x64 = jax.config.jax_enable_x64 if precision is None else precision == "float64"
-    attributes = provenance(model, method, dataset.name, seed, standardize, x64)
-    if stream is not None:
-        attributes |= {ROWS: str(rows), STREAM: f"{stream!r}; SHA-256 {stream.summary.sha256[:16]}"}
-    digest = dataset.sha256 if stream is None else stream.summary.sha256
-    journal = None if checkpoint is None else open_journal(checkpoint, attributes, digest, chain_method, together)
-    shown = progress if together is None or together.rank == 0 else False
-    context = Context(shown, chain_method, journal=journal, mesh=mesh, hosts=together)
-    same = {name: attributes[name] for name in SAME} | {"chain_method": chain_method, "sha256 of the data": digest}
-    with shared(together, same), jax.enable_x64(x64), context.watch.running():
-        dtype = np.float64 if x64 else np.float32
-        problem = join(model, scaling.inputs(dataset.x, dtype), scaling.targets(dataset.y, dtype))
-        if stream is None:
-            result = method.run(problem, key, context)
-        else:
-            problem = problem.standing_for(rows)
-            result = method.run(windowed(problem, stream, scaling, seed), key, context)
-    with jax.enable_x64(x64):
-        _look_at_prior(problem)  # now, as a method refuses what it cannot fit before anything is compiled
-    result = finite_part(problem, result)
-    if not result.complete:
-        log.warning("%s: the posterior holds the %d draws a chain made until then", *stopped(result))
-    return Posterior(
-        model=model,
-        method=method,
-        data=dataset,
-        seed=int(seed),
-        standardize=standardize,
-        timing=Timing(context.watch.compile_seconds, context.watch.run_seconds, result.gradients),
-        problem=problem,
-        result=result,
-        scaling=scaling,
-        model_name=names[0],
-        method_name=names[1],
-        x64=x64,
-        attributes=attributes | ({"places": "; ".join(context.told)} if context.told else {}),
-        stream=stream,
-    )
+    kept = as_kept(keep, at, method, names[1], dataset).on_scale(scaling, np.float64 if x64 else np.float32)
+    return Ready(model, method, names, dataset, stream, standardize, scaling, x64, kept)
 
 
 def shared(together: hosts.Hosts | None, same: dict[str, str]) -> AbstractContextManager[None]:
@@ -226,11 +301,15 @@ def finite_part(problem: Problem, result: Draws) -> Draws:
     ZooValueError
         If the very first draw of a chain is not finite, naming its site.
     """
-    bad = ~np.isfinite(result.positions)
+    bad = np.zeros(result.positions.shape[:2], bool)
+    for chain, its in enumerate(result.positions):
+        for piece in pieces(its):
+            bad[chain, piece] = ~np.isfinite(its[piece]).all(-1)
     if not bad.any():
         return result
-    draw = int(np.flatnonzero(bad.any((0, 2)))[0])
-    chain, coordinate = (int(i) for i in np.argwhere(bad[:, draw])[0])
+    draw = int(np.flatnonzero(bad.any(0))[0])
+    chain = int(np.flatnonzero(bad[:, draw])[0])
+    coordinate = int(np.flatnonzero(~np.isfinite(result.positions[chain, draw]))[0])
     site = next(s.name for s in problem.layout.slots if s.where.start <= coordinate < s.where.stop)
     reason = f"non-finite values at site {site!r} from draw {draw} of chain {chain}"
     if draw == 0 or result.kind == "members":

@@ -213,7 +213,8 @@ class GaussianProcess:
 
         ``x`` are held-out inputs to list mean and sd of f at, beside the training inputs.
         """
-        from bnn_zoo.reports.convergence import Diagnosis, probe_points
+        from bnn_zoo.probes import probe_points
+        from bnn_zoo.reports.convergence import Diagnosis
 
         held_out = None if x is None else as_inputs(x, self.data.feature_names)
         where_x, where = probe_points(self.data.x, held_out)

@@ -11,15 +11,17 @@ import jax
 import numpy as np
 
 from bnn_zoo.datasets import Dataset
-from bnn_zoo.engine import moments, predictive, weights
+from bnn_zoo.engine import kept, moments, predictive, weights
 from bnn_zoo.engine.context import PROGRESS, Context
 from bnn_zoo.engine.density import Problem
 from bnn_zoo.engine.draws import Draws, Kind
 from bnn_zoo.engine.gaussian import Gaussian
+from bnn_zoo.engine.resources import check_free
 from bnn_zoo.engine.scaling import Scaling
 from bnn_zoo.engine.windows import Windows
 from bnn_zoo.errors import bad_value, check_choice, check_count
 from bnn_zoo.inputs import as_inputs, as_targets
+from bnn_zoo.kept import IN_MEMORY, Kept
 from bnn_zoo.prediction import Prediction, Source, choose_kind, distilled_at, linearized_at, propagated_at
 from bnn_zoo.streams import Stream
 
@@ -81,6 +83,8 @@ class Posterior:
         What the method returned: positions in unconstrained coordinates, statistics, facts about the run.
     stream : Stream, optional
         The training data, where they stayed on disk.
+    kept : Kept
+        Where the draws are, and of what: see ``keep`` of `bnn_zoo.fit`.
     """
 
     model: Any
@@ -97,6 +101,7 @@ class Posterior:
     x64: bool = False
     attributes: dict[str, str] = field(default_factory=dict)
     stream: Stream | None = None
+    kept: Kept = IN_MEMORY
 
     # --- draws ------------------------------------------------------------------------------------------------------
 
@@ -127,8 +132,19 @@ class Posterior:
         Raises
         ------
         ZooValueError
-            If the rows stayed on disk, and are not at hand since the posterior was loaded from a file.
+            If the rows stayed on disk, and are not at hand since the posterior was loaded from a file; or if functions
+            were kept in place of the weights that this is about.
         """
+        if self.kept.inputs is not None:
+            got = "functions that were kept in place of them"
+            raise bad_value("the draws", "of weights, for what is asked of the model itself", got, kept.MEND)
+        return self._going_on
+
+    @property
+    def _going_on(self) -> Problem:
+        """Model and all rows that the method goes on with, whatever was kept."""
+        if self.kept.behind is not None and self.kept.has_rows:
+            return self.kept.behind
         if ROWS not in self.attributes:
             return self.problem
         if self.stream is None:
@@ -151,8 +167,13 @@ class Posterior:
         """Sites as ``(C, S, *site)``, in constrained space.
 
         Weights are on the scale that the network works on. The noise (a site that the model declares to be in the units
-        of y) comes back in the user's units.
+        of y) comes back in the user's units. Where functions were kept in place of weights, scalar sites, and ``f``
+        ``(C, S, K)`` at the inputs ``kept.inputs``, in the user's units.
         """
+        if self.kept.inputs is not None:
+            return {**self.scalars, "f": self.function_draws(self.kept.inputs)}
+        mend = "Ask for `scalars`, `site_moments` or functions, which take some at a time; or fit with more thinning."
+        check_free("all draws of all sites", self.result.positions.nbytes, mend)
         with jax.enable_x64(self.x64):
             flat = predictive.sites(self.problem, self._flat)
         lead = (self.num_chains, self.num_draws)
@@ -173,6 +194,19 @@ class Posterior:
             flat = predictive.site_sizes(self.problem, self._flat)
         lead = (self.num_chains, self.num_draws)
         return {name: self._in_user_units(name, value.reshape(lead)) for name, value in flat.items()}
+
+    @cached_property
+    def site_moments(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Mean and sd of each site over the draws of each chain, ``(C, *site)`` both, on the scale of `draws`.
+
+        All that is known of weights where functions were kept in place of them.
+        """
+        with jax.enable_x64(self.x64):
+            if self.kept.inputs is None or self.kept.behind is None:
+                found = predictive.site_moments(self.problem, self.result.positions)
+            else:
+                found = kept.site_moments(self.kept.behind, self.result.info)
+        return {name: (self._in_user_units(name, m), self._in_user_units(name, sd)) for name, (m, sd) in found.items()}
 
     @property
     def stats(self) -> dict[str, np.ndarray]:
@@ -354,7 +388,7 @@ class Posterior:
             )
         if self.result.state is None:
             raise bad_value("the fit", "complete", "one that was interrupted", "Fit again: the same seed repeats it.")
-        problem, context = self.whole_problem, Context(progress=progress)
+        problem, context = self._going_on, Context(progress=progress, keep=self.kept.keep)
         with jax.enable_x64(self.x64), context.watch.running():
             result = self.method.resume(problem, self.result, num_samples, context)
         timing = Timing(
@@ -374,14 +408,14 @@ class Posterior:
             f"Posterior of {self.attributes['model']}\n"
             f"  by {self.attributes['method']}\n"
             f"  on {self.data!r}{of}, standardize={self.standardize}, seed={self.seed}\n"
-            f"  {self.num_chains} {what} × {self.num_draws} draws of {self.problem.size} parameters{partial}; "
+            f"  {self.num_chains} {what} × {self.num_draws} draws of {self._held}{partial}; "
             f"{self.timing.compile_seconds:.1f} s compiling, {self.timing.run_seconds:.1f} s running, "
             f"{self.timing.gradient_evaluations:,} gradients"
         )
 
     def _repr_html_(self) -> str:
         """What was fitted, how, at what cost, and the verdict where it has been asked for, as a notebook shows it."""
-        count = f"{self.num_chains} × {self.num_draws} draws ({self.kind}) of {self.problem.size} parameters"
+        count = f"{self.num_chains} × {self.num_draws} draws ({self.kind}) of {self._held}"
         timing = self.timing
         cost = (
             f"{timing.compile_seconds:.1f} s compiling, {timing.run_seconds:.1f} s running, "
@@ -437,6 +471,13 @@ class Posterior:
         return found if found is not None and moments.has_moments(self.problem, found) else None
 
     @property
+    def _held(self) -> str:
+        """What a draw is of."""
+        if self.kept.inputs is None or self.kept.behind is None:
+            return f"{self.problem.size} parameters"
+        return f"functions at {len(self.kept.inputs)} inputs, by {self.kept.behind.size} parameters"
+
+    @property
     def _flat(self) -> np.ndarray:
         return self.result.positions.reshape(-1, self.problem.size)
 
@@ -446,6 +487,8 @@ class Posterior:
         return value * value.dtype.type(self.scaling.y_scale if in_units else 1)
 
     def _model_inputs(self, x: Any) -> np.ndarray:
+        if self.kept.inputs is not None:
+            return self.kept.places(as_inputs(x, self.data.feature_names))[:, None].astype(self.problem.x.dtype)
         return self.scaling.inputs(as_inputs(x, self.data.feature_names), self.problem.x.dtype)
 
     def _prediction_kind(self, kind: str | None) -> str:

@@ -36,8 +36,9 @@ from bnn_zoo.engine.compiled import Request, call, compile_together, compiled, r
 from bnn_zoo.engine.context import Context, Progress, available_cores
 from bnn_zoo.engine.density import Problem
 from bnn_zoo.engine.draws import Draws
-from bnn_zoo.engine.groups import Group, join_steps, joined
+from bnn_zoo.engine.groups import Group, Holding, join_steps, joined
 from bnn_zoo.engine.hosts import Hosts
+from bnn_zoo.engine.kept import MOMENTS, Moments, flush
 from bnn_zoo.engine.places import EVERYWHERE, PER_CHAIN, Place, choose
 from bnn_zoo.engine.windows import steps_of_window
 
@@ -146,7 +147,9 @@ def sample(method: MarkovMethod, problem: Problem, key: jax.Array, context: Cont
     if problem.source is not None and hasattr(method, "refer_to_all_rows"):
         groups = method.refer_to_all_rows(problem, groups, context)
     run = Run(groups, plan, place)
-    drawn = _exchanged(_drive(part, placed, run, method.num_warmup, method.num_samples, context), context.hosts)
+    rooms = _rooms(method, problem, method.num_samples, context)
+    drawn = _drive(part, placed, run, method.num_warmup, rooms, context)
+    drawn = _exchanged(drawn, rooms, context.hosts)
     return replace(drawn, gradients=drawn.gradients + start.gradients, info={**drawn.info, **start.info})
 
 
@@ -163,6 +166,16 @@ def resume(method: MarkovMethod, problem: Problem, draws: Draws, num_samples: in
         return _go_on(method, problem, draws, num_samples, context)
 
 
+def forgotten(draws: Draws) -> Draws:
+    """Return ``draws`` without any, to go on from where they ended."""
+    return replace(
+        draws,
+        positions=draws.positions[:, :0],
+        stats={name: values[:, :0] for name, values in draws.stats.items()},
+        info=draws.info | {FORGOTTEN: draws.positions.shape[1] + draws.info.get(FORGOTTEN, 0)},
+    )
+
+
 def _go_on(method: MarkovMethod, problem: Problem, draws: Draws, num_samples: int, context: Context) -> Draws:
     made = draws.positions.shape[1] + draws.info.get(FORGOTTEN, 0)
     before = method.num_warmup + made * method.thinning
@@ -173,14 +186,63 @@ def _go_on(method: MarkovMethod, problem: Problem, draws: Draws, num_samples: in
         context = replace(context, chain_method=run.plan.method)
         place = choose("chains", part.num_chains, problem, context, batch_of(method) is None, by_threads=True)
         run = Run(_shared_out(run, share), make_plan(part.num_chains, place), place)
-    more = _exchanged(_drive(part, place.holding(problem), run, 0, num_samples, context, before), context.hosts)
+    rooms = _rooms(method, problem, num_samples, context, draws)
+    drawn = _drive(part, place.holding(problem), run, 0, rooms, context, before)
+    more = _exchanged(drawn, rooms, context.hosts)
     return replace(
         more,
-        positions=np.concatenate([draws.positions, more.positions], axis=1),
         stats={name: np.concatenate([draws.stats[name], more.stats[name]], axis=1) for name in draws.stats},
         info={**draws.info, **more.info},
         gradients=draws.gradients + more.gradients,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Rooms:
+    """Where draws go: all of them in one array that this process sees, or its own chains' alone.
+
+    Attributes
+    ----------
+    own : ndarray
+        ``(C, S, q)``: for the new draws of this process's chains.
+    whole : ndarray, optional
+        For all draws of all chains, earlier ones included, of which ``own`` is a part; None where other processes have
+        some of them in their memory.
+    before : Draws, optional
+        Earlier draws.
+    moments : list
+        Of the weights of each of this process's chains so far.
+    """
+
+    own: np.ndarray
+    whole: np.ndarray | None
+    before: Draws | None
+    moments: list[Moments | None]
+
+    def filled(self, new: np.ndarray | None, count: int) -> np.ndarray:
+        """All draws: earlier ones and ``count`` new ones, which are ``new`` where they are not in `whole`."""
+        if self.whole is not None:
+            end = count + (0 if self.before is None else self.before.positions.shape[1])
+            return self.whole if end == self.whole.shape[1] else self.whole[:, :end]
+        return new if self.before is None else np.concatenate([self.before.positions, new], axis=1)  # type: ignore
+
+
+def _rooms(
+    method: MarkovMethod, problem: Problem, num_samples: int, context: Context, before: Draws | None = None
+) -> _Rooms:
+    keep, together, share = context.keep, context.hosts, _share(method, context.hosts)
+    width, dtype = keep.width(problem), problem.x.dtype
+    known, moments = None if before is None else before.info, list[Moments | None]()
+    if keep.at is not None and known is not None:
+        moments += [Moments(*(known[name][chain] for name in MOMENTS)) for chain in range(share.start, share.stop)]
+    else:
+        moments += [keep.fresh(problem, problem.x)] * (share.stop - share.start)
+    if together is not None and keep.folder is None:
+        return _Rooms(np.empty((share.stop - share.start, num_samples, width), dtype), None, before, moments)
+    begin = 0 if before is None else before.positions.shape[1]
+    shape = method.num_chains, begin + num_samples, width
+    whole = keep.room(shape, dtype, None if before is None else before.positions, together)
+    return _Rooms(whole[share, begin:], whole, before, moments)
 
 
 def _share(method: MarkovMethod, together: Hosts | None) -> slice:
@@ -198,19 +260,24 @@ def _shared_out(run: Run, share: slice) -> tuple[Any, ...]:
     return (jax.tree.map(lambda a: a[share], run.groups[0]),)
 
 
-def _exchanged(drawn: Draws, together: Hosts | None) -> Draws:
+def _exchanged(drawn: Draws, rooms: _Rooms, together: Hosts | None) -> Draws:
     """Return the draws of all processes, each chain as long as the shortest, and the state that all chains are in."""
+    count = drawn.positions.shape[1]
+    flush(drawn.positions)
     if together is None:
-        return drawn
+        return replace(drawn, positions=rooms.filled(drawn.positions, count))
+    if rooms.whole is not None:
+        drawn = replace(drawn, positions=drawn.positions[:, :, :0])  # they are in the file
     shares = together.exchange("draws", _as_arrays(drawn))
     least = min(share["positions"].shape[1] for share in shares)
     names = [name.removeprefix("stats/") for name in shares[0] if name.startswith("stats/")]
     complete = all(bool(share["complete"]) for share in shares)
+    moments = {name: np.concatenate([share[name] for share in shares]) for name in MOMENTS if name in shares[0]}
     return replace(
         drawn,
-        positions=np.concatenate([share["positions"][:, :least] for share in shares]),
+        positions=rooms.filled(np.concatenate([share["positions"][:, :least] for share in shares]), least),
         stats={name: np.concatenate([share[f"stats/{name}"][:, :least] for share in shares]) for name in names},
-        info={**drawn.info, PROCESSES: together.size},
+        info={**drawn.info, PROCESSES: together.size, **moments},
         state=_joined_run(drawn.state, shares) if complete else None,
         gradients=sum(int(share["gradients"]) for share in shares),
         complete=complete,
@@ -221,6 +288,7 @@ def _as_arrays(drawn: Draws) -> dict[str, np.ndarray]:
     """Draws as arrays whose leading axis is that of chains, their state included."""
     found = {f"stats/{name}": value for name, value in drawn.stats.items()}
     found |= {"positions": drawn.positions, "gradients": np.asarray(drawn.gradients)}
+    found |= {name: drawn.info[name] for name in MOMENTS if name in drawn.info}
     run: Run | None = drawn.state
     if run is None:
         return found | {"complete": np.asarray(False)}
@@ -371,21 +439,33 @@ def _drive(
     problem: Problem,
     run: Run,
     warmup: int,
-    num_samples: int,
+    rooms: _Rooms,
     context: Context,
     before: int = 0,
 ) -> Draws:
     """Advance all groups, a chunk at a time from a queue, until each has its draws or the user interrupts."""
-    plan, capacity = run.plan, _capacity(problem)
+    plan, capacity, num_samples = run.plan, _capacity(problem), rooms.own.shape[1]
     count = np.int32(0)
     static = (run.place, law_of(method), capacity)
     # By its shapes, as it was compiled for: on several devices the state knows where it lies, and shapes do not.
     state = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), run.groups[0])
     program = compiled(advance_group, static, problem, state, count, count, watch=context.watch)
     round_ = steps_of_window(problem, batch_of(method))
+    alone = plan.method == "threads"
+    parts = [slice(i, i + 1) for i in range(plan.num_groups)] if alone else [slice(None)]
     groups = [
-        Group(f"{plan.method}-{i:03d}", state, warmup, num_samples, method.thinning, round_, before)
-        for i, state in enumerate(run.groups)
+        Group(
+            f"{plan.method}-{i:03d}",
+            state,
+            Holding(context.keep, problem, rooms.own[where], rooms.moments[where]),
+            alone,
+            warmup,
+            num_samples,
+            method.thinning,
+            round_,
+            before,
+        )
+        for i, (state, where) in enumerate(zip(run.groups, parts, strict=True))
     ]
     journal, since = context.journal, time.monotonic()
     waiting: queue.SimpleQueue[Group] = queue.SimpleQueue()
@@ -449,7 +529,7 @@ def _drive(
     drawn = [list(group.taken) for group in groups]
     if interrupted and not all(drawn):
         raise KeyboardInterrupt("stopped during warm-up, before there were draws" if warmup else "no new draws yet")
-    return _collect(groups, drawn, plan, run.place, interrupted)
+    return _collect(groups, drawn, rooms.own, plan, run.place, interrupted)
 
 
 def _wait_for(threads: list[threading.Thread]) -> None:
@@ -460,21 +540,25 @@ def _wait_for(threads: list[threading.Thread]) -> None:
 
 
 def _collect(
-    groups: list[Group], drawn: list[list[tuple]], plan: Plan, place: Place | None, interrupted: bool
+    groups: list[Group],
+    drawn: list[list[dict[str, np.ndarray]]],
+    room: np.ndarray,
+    plan: Plan,
+    place: Place | None,
+    interrupted: bool,
 ) -> Draws:
-    """Join the chunks that each group has drawn; after an interrupt as many draws of each as the last has."""
-    least = min(sum(positions.shape[-2] for positions, _ in chunks) for chunks in drawn)
+    """Join the statistics that each group has; after an interrupt as many draws of each as the last has."""
     lead = (lambda a: a[None]) if plan.method == "threads" else (lambda a: a)
-    positions, stats = [], []
-    for chunks in drawn:
-        own, seen = joined(chunks)
-        positions.append(lead(own)[:, :least])
-        stats.append({name: lead(value)[:, :least] for name, value in seen.items()})
+    each = [{name: lead(value) for name, value in joined(chunks).items()} for chunks in drawn]
+    stats = {name: [seen[name] for seen in each] for name in each[0]}
+    least = min((value.shape[1] for values in stats.values() for value in values), default=room.shape[1])
+    moments = [moment for group in groups for moment in group.holding.moments if moment is not None]
     return Draws(
-        positions=np.concatenate(positions),
+        positions=room[:, :least],
         kind="markov",
-        stats={name: np.concatenate([s[name] for s in stats]) for name in stats[0]},
-        info={"chain_method": plan.method, "workers": plan.workers},
+        stats={name: np.concatenate([value[:, :least] for value in values]) for name, values in stats.items()},
+        info={"chain_method": plan.method, "workers": plan.workers}
+        | dict(zip(MOMENTS, map(np.stack, zip(*moments, strict=True)), strict=False)),
         state=None if interrupted else Run(tuple(group.state for group in groups), plan, place),
         gradients=sum(group.num_gradients for group in groups),
         complete=not interrupted,

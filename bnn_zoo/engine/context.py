@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from bnn_zoo.engine.compiled import Stopwatch
 from bnn_zoo.engine.hosts import Hosts
 from bnn_zoo.engine.journal import Journal
+from bnn_zoo.engine.kept import IN_MEMORY, Keep
 
 log = logging.getLogger("bnn_zoo")
 
@@ -31,6 +32,7 @@ class Context:
     journal: Journal | None = None
     mesh: Mesh | None = None  # of this process's devices; None: all of them, as they are of use
     hosts: Hosts | None = None  # that share this fit; None where one process makes all of it
+    keep: Keep = IN_MEMORY  # of the draws of chains
     told: dict[str, None] = field(default_factory=dict)  # in order
 
     def tell(self, line: str) -> None:

@@ -8,30 +8,80 @@ from typing import Any
 import jax
 import numpy as np
 
+from bnn_zoo.engine.density import Problem
 from bnn_zoo.engine.journal import SECONDS, Journal
+from bnn_zoo.engine.kept import Keep, Moments
 
 CHUNK_SECONDS = 0.25
+
+
+class Holding:
+    """Where the draws of a group's chains go: its part ``(C, S, q)`` of the run's array."""
+
+    def __init__(self, keep: Keep, problem: Problem, room: np.ndarray, moments: list[Moments | None]) -> None:
+        self.keep, self.problem, self.room, self.moments = keep, problem, room, moments
+        self.filled = 0
+
+    def take(self, positions: Any, count: int) -> None:
+        """Keep ``count`` draws of ``positions (C, capacity, p)``."""
+        here = slice(self.filled, self.filled + count)
+        for chain, its in enumerate(positions):
+            self.room[chain, here], self.moments[chain] = self.keep.digest(
+                self.problem, its, count, self.moments[chain]
+            )
+        self.filled += count
+
+    def entry(self, begin: int) -> dict[str, np.ndarray]:
+        """Draws from number ``begin`` on, for a checkpoint, and the moments of all."""
+        found = {"positions": self.room[:, begin : self.filled]} if self.filled > begin else {}
+        if self.keep.at is None:
+            return found
+        leaves = {f"moments_{i}": np.stack(each) for i, each in enumerate(zip(*self.moments, strict=True))}
+        return found | leaves
+
+    def recover(self, entry: dict[str, np.ndarray]) -> int:
+        """Take up what `entry` gave, and return how many draws there were."""
+        if self.keep.at is not None:
+            leaves = [entry[f"moments_{i}"] for i in range(len(Moments._fields))]
+            self.moments = [Moments(*(leaf[c] for leaf in leaves)) for c in range(len(self.moments))]
+        if "positions" not in entry:
+            return 0
+        count = entry["positions"].shape[1]
+        self.room[:, self.filled : self.filled + count] = entry["positions"]
+        self.filled += count
+        return count
 
 
 class Group:
     """One group's draws so far, and the length of its next chunk.
 
-    ``round_`` is the number of steps that go by with one window of rows, or None, and ``before`` that of steps made in
-    an earlier run.
+    ``alone`` says that it is one chain, without an axis for chains. ``round_`` is the number of steps that go by with
+    one window of rows, or None, and ``before`` that of steps made in an earlier run.
     """
 
     def __init__(
-        self, name: str, state: Any, warmup: int, draws: int, thinning: int, round_: int | None = None, before: int = 0
+        self,
+        name: str,
+        state: Any,
+        holding: Holding,
+        alone: bool,
+        warmup: int,
+        draws: int,
+        thinning: int,
+        round_: int | None = None,
+        before: int = 0,
     ) -> None:
+        self.holding, self.alone = holding, alone
         self.name, self.state, self.round, self.before = name, state, round_, before
         self.warmup, self.draws = warmup, draws
         self.part = 0  # steps of a draw that is not yet complete, and its statistics
         self.seen: dict[str, Any] = {}
         self.warmup_left, self.draws_left, self.thinning = warmup, draws, thinning
         self.steps = 10
-        self.taken: list[tuple[np.ndarray, dict[str, np.ndarray]]] = []
+        self.taken: list[dict[str, np.ndarray]] = []  # statistics of chunks of draws
         self.num_gradients = self.num_divergences = 0
         self.num_entries, self.num_written, self.begin, self.last = 0, 0, (warmup, draws), time.monotonic()
+        self.kept_written = 0
 
     @property
     def done(self) -> bool:
@@ -64,7 +114,6 @@ class Group:
     def take(self, out: tuple, num_draws: int, thinning: int, seconds: float) -> dict[str, str]:
         """Keep a chunk, and return notes on it for the progress bar."""
         self.state, positions, stats = out
-        axis = positions.ndim - 2
         stats = {name: np.asarray(value)[..., :num_draws] for name, value in stats.items()}
         self.num_gradients += int(stats["n_steps"].sum()) if "n_steps" in stats else 0
         notes = {"phase": "warm-up" if self.warmup_left else "sampling"}
@@ -77,8 +126,10 @@ class Group:
                 self.seen = {name: join_steps(name, self.seen.get(name, 0), new) for name, new in stats.items()}
                 stats = self.seen
             if self.part in (0, self.thinning):
-                # In one step, so that a thread that is left behind by an interrupt leaves whole chunks.
-                self.taken.append((np.asarray(positions).take(range(num_draws), axis=axis), stats))
+                # Draws first and statistics, which say how many there are, in one step: a thread that is left behind
+                # by an interrupt leaves whole chunks.
+                self.holding.take(positions[None] if self.alone else positions, num_draws)
+                self.taken.append(stats)
                 self.draws_left, self.part, self.seen = self.draws_left - num_draws, 0, {}
         steps = num_draws * thinning
         self.steps = max(1, min(int(steps * CHUNK_SECONDS / max(seconds, 1e-6)), 4 * max(steps, self.steps)))
@@ -95,11 +146,12 @@ class Group:
         entry = {f"state_{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(self.state))}
         entry |= {"begin": np.asarray(self.begin), "end": np.asarray((self.warmup_left, self.draws_left))}
         entry["counts"] = np.asarray((self.steps, self.num_gradients, self.num_divergences))
+        entry |= self.holding.entry(self.kept_written)
         if new:
-            positions, stats = joined(new)
-            entry |= {"positions": positions} | {f"stats/{name}": value for name, value in stats.items()}
+            entry |= {f"stats/{name}": value for name, value in joined(new).items()}
         journal.put(f"{self.name}-{self.num_entries:06d}", entry)
         self.num_entries, self.num_written = self.num_entries + 1, len(self.taken)
+        self.kept_written = self.holding.filled
         self.begin, self.last = (self.warmup_left, self.draws_left), time.monotonic()
 
     def is_due(self, since: float) -> bool:
@@ -119,17 +171,16 @@ class Group:
             self.warmup_left, self.draws_left = (int(n) for n in entry["end"])
             self.begin = (self.warmup_left, self.draws_left)
             self.steps, self.num_gradients, self.num_divergences = (int(n) for n in entry["counts"])
-            if "positions" in entry:
+            if self.holding.recover(entry):
                 stats = {name.removeprefix("stats/"): v for name, v in entry.items() if name.startswith("stats/")}
-                self.taken.append((entry["positions"], stats))
+                self.taken.append(stats)
             self.num_entries, self.num_written = self.num_entries + 1, len(self.taken)
+            self.kept_written = self.holding.filled
 
 
-def joined(chunks: list[tuple[np.ndarray, dict[str, np.ndarray]]]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """One chunk of several."""
-    names = chunks[0][1]
-    stats = {name: np.concatenate([stats[name] for _, stats in chunks], axis=-1) for name in names}
-    return np.concatenate([positions for positions, _ in chunks], axis=-2), stats
+def joined(chunks: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Statistics of one chunk of several."""
+    return {name: np.concatenate([stats[name] for stats in chunks], axis=-1) for name in chunks[0]}
 
 
 def join_steps(name: str, old: Any, new: Any) -> Any:

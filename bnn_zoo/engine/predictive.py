@@ -1,13 +1,16 @@
 """Draws × inputs → what the model says of an observation, in blocks of rows, in bounded memory.
 
 Whatever the number of rows and draws, no more than a block of rows times all draws is held at once (2²² numbers), and
-moments come from one compiled loop over the blocks.
+moments come from one compiled loop over the blocks. Of draws that are many or wide, and may lie in a file, a piece of
+2²⁶ numbers is taken at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import pairwise
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +22,7 @@ from bnn_zoo.engine.density import Problem
 from bnn_zoo.engine.likelihood import Likelihood
 
 MOST_NUMBERS = 2**22
+MOST_WEIGHTS = 2**26  # of draws that a program is handed at a time
 MOST_ROWS = 1024
 AT_ONCE = 2**14
 
@@ -36,10 +40,31 @@ def moments(
 
     The variance between draws is the population's: together the two are the variance of the mixture.
     """
-    padded, blocks = _blocks(problem, x, block_rows(len(positions), len(x)))
-    out = call(_moments, (), problem, positions, padded, blocks, watch=watch)
-    mean, between, within = (np.asarray(a).reshape(-1)[: len(x)] for a in out)
-    return mean, between, within
+    rows, total = block_rows(len(positions), len(x)), 0
+    mean = between = within = np.zeros(len(x), problem.x.dtype)
+    for piece in pieces(positions):
+        padded, blocks = _blocks(problem, x, rows)
+        out = call(_moments, (), problem, positions[piece], padded, blocks, watch=watch)
+        new_mean, new_between, new_within = (np.asarray(a).reshape(-1)[: len(x)] for a in out)
+        count = piece.stop - piece.start
+        total += count
+        share = count / total
+        mean, between = _merged((mean, between), (new_mean, new_between), share)
+        within = within + share * (new_within - within)
+    return tuple(a.astype(problem.x.dtype) for a in (mean, between, within))  # type: ignore[return-value]
+
+
+def pieces(positions: np.ndarray) -> list[slice]:
+    """Slices of draws ``(T, p)``, of about equal length, that are taken at a time; one, as a rule."""
+    count = max(1, -(-positions.size // MOST_WEIGHTS))
+    ends = np.linspace(0, len(positions), min(count, len(positions)) + 1).round().astype(int)
+    return [slice(int(a), int(b)) for a, b in pairwise(ends)]
+
+
+def _joined(positions: np.ndarray, run: Callable) -> Any:
+    """What ``run`` makes of draws, a piece at a time, as arrays whose first axis is that of draws."""
+    found = [jax.tree.map(np.asarray, run(positions[piece])) for piece in pieces(positions)]
+    return found[0] if len(found) == 1 else jax.tree.map(lambda *each: np.concatenate(each), *found)
 
 
 def outputs(problem: Problem, z: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -52,7 +77,7 @@ def outputs(problem: Problem, z: np.ndarray, x: np.ndarray) -> np.ndarray:
 def components(problem: Problem, positions: np.ndarray, x: np.ndarray) -> Iterator[tuple[slice, Likelihood]]:
     """Yield, a block of rows at a time, its slice and the likelihood's parameters ``(T, rows)`` as NumPy arrays."""
     for where, block in _row_blocks(problem, x, block_rows(len(positions), len(x))):
-        made = call(_components, (), problem, positions, block)
+        made = _joined(positions, lambda some, block=block: call(_components, (), problem, some, block))
         count = where.stop - where.start
         yield where, jax.tree.map(lambda a, count=count: np.asarray(a)[:, :count], made)
 
@@ -62,14 +87,20 @@ def padded_components(
 ) -> Iterator[tuple[slice, Likelihood]]:
     """As `components`, with the last block left at full length, so that what follows compiles for one shape."""
     for where, block in _row_blocks(problem, x, rows or block_rows(len(positions), len(x))):
-        yield where, call(_components, (), problem, positions, block)
+        if positions.size <= MOST_WEIGHTS:
+            yield where, call(_components, (), problem, positions, block)
+        else:
+            yield where, _joined(positions, lambda some, block=block: call(_components, (), problem, some, block))
 
 
 def locations(problem: Problem, positions: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Return f(x) of each draw, ``(T, m)``, on the model's scale."""
     out = np.empty((len(positions), len(x)), problem.x.dtype)
-    for where, block in _row_blocks(problem, x, block_rows(len(positions), len(x))):
-        out[:, where] = np.asarray(call(_locations, (), problem, positions, block))[:, : where.stop - where.start]
+    rows = block_rows(len(positions), len(x))
+    for piece in pieces(positions):  # outside: a piece is read once
+        for where, block in _row_blocks(problem, x, rows):
+            made = np.asarray(call(_locations, (), problem, positions[piece], block))
+            out[piece, where] = made[:, : where.stop - where.start]
     return out
 
 
@@ -77,18 +108,18 @@ def pointwise(problem: Problem, positions: np.ndarray, x: np.ndarray, y: np.ndar
     """Return the log likelihood of each row under each draw, ``(T, m)``, on the model's scale."""
     out = np.empty((len(positions), len(x)), np.float64)
     rows = block_rows(len(positions), len(x))
-    for where, block in _row_blocks(problem, x, rows):
-        target = np.zeros(rows, problem.y.dtype)
-        target[: where.stop - where.start] = y[where]
-        out[:, where] = np.asarray(call(_pointwise, (), problem, positions, block, target))[
-            :, : where.stop - where.start
-        ]
+    for piece in pieces(positions):
+        for where, block in _row_blocks(problem, x, rows):
+            target = np.zeros(rows, problem.y.dtype)
+            target[: where.stop - where.start] = y[where]
+            made = np.asarray(call(_pointwise, (), problem, positions[piece], block, target))
+            out[piece, where] = made[:, : where.stop - where.start]
     return out
 
 
 def sites(problem: Problem, positions: np.ndarray, watch: Stopwatch | None = None) -> dict[str, np.ndarray]:
     """Return the sites that a user reads, ``(T, *site)`` each."""
-    return {name: np.asarray(v) for name, v in call(_sites, (), problem, positions, watch=watch).items()}
+    return _joined(positions, lambda some: call(_sites, (), problem, some, watch=watch))
 
 
 def scalar_names(problem: Problem) -> tuple[str, ...]:
@@ -100,13 +131,35 @@ def scalar_names(problem: Problem) -> tuple[str, ...]:
 def scalars(problem: Problem, positions: np.ndarray) -> dict[str, np.ndarray]:
     """Return these alone, ``(T,)`` each: weights of all draws, of which there may be many, are not made."""
     names = scalar_names(problem)
-    found = call(_scalars, (names,), problem, positions) if names else ()
-    return {name: np.asarray(value) for name, value in zip(names, found, strict=True)}
+    found = _joined(positions, lambda some: call(_scalars, (names,), problem, some)) if names else ()
+    return dict(zip(names, found, strict=True))
 
 
 def site_sizes(problem: Problem, positions: np.ndarray) -> dict[str, np.ndarray]:
     """Return the root mean square of all entries of each site, ``(T,)``, without the sites of all draws at once."""
-    return {name: np.asarray(value) for name, value in call(_site_sizes, (), problem, positions).items()}
+    return _joined(positions, lambda some: call(_site_sizes, (), problem, some))
+
+
+def site_moments(problem: Problem, positions: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return mean and sd of each site over the draws of each chain of ``positions (C, S, p)``: ``(C, *site)`` both."""
+    found: dict[str, tuple[list, list]] = {}
+    for chain in positions:
+        whole: dict[str, tuple] = {}
+        for piece in pieces(chain):
+            new, count = call(_site_moments, (), problem, chain[piece]), piece.stop - piece.start
+            whole = new if not piece.start else {n: _merged(whole[n], new[n], count / piece.stop) for n in new}
+        for name, (mean, variance) in whole.items():
+            means, sds = found.setdefault(name, ([], []))
+            means.append(np.asarray(mean))
+            sds.append(np.sqrt(np.asarray(variance)))
+    return {name: (np.stack(means), np.stack(sds)) for name, (means, sds) in found.items()}
+
+
+def _merged(old: tuple, new: tuple, share: float) -> tuple:
+    """Mean and variance of two parts, ``share`` of which is the new one (Chan et al. 1983)."""
+    off = new[0] - old[0]
+    mean = old[0] + share * off
+    return mean, old[1] + share * (new[1] - old[1]) + share * (1 - share) * off**2
 
 
 def _blocks(problem: Problem, x: np.ndarray, rows: int) -> tuple[np.ndarray, np.int32]:
@@ -168,6 +221,20 @@ def _site_sizes(problem: Problem, positions: jax.Array) -> dict[str, jax.Array]:
         return {name: jnp.sqrt(jnp.mean(jnp.square(site))) for name, site in problem.constrain(z).items()}
 
     return lax.map(one, positions, batch_size=64)
+
+
+def _site_moments(problem: Problem, positions: jax.Array) -> dict[str, tuple[jax.Array, jax.Array]]:
+    sites = jax.eval_shape(problem.constrain, positions[0])
+    none = {name: (jnp.zeros(site.shape, site.dtype),) * 2 for name, site in sites.items()}
+
+    def add(i: jax.Array, seen: dict) -> dict:
+        value = problem.constrain(positions[i])
+        off = {name: value[name] - seen[name][0] for name in seen}
+        mean = {name: seen[name][0] + off[name] / (i + 1) for name in seen}
+        return {name: (mean[name], seen[name][1] + off[name] * (value[name] - mean[name])) for name in seen}
+
+    seen = lax.fori_loop(0, len(positions), add, none)
+    return {name: (mean, squares / len(positions)) for name, (mean, squares) in seen.items()}
 
 
 def _moments(

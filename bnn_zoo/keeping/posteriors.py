@@ -19,6 +19,7 @@ from bnn_zoo.engine.draws import Draws
 from bnn_zoo.engine.scaling import Scaling
 from bnn_zoo.errors import ZooError, bad_value
 from bnn_zoo.keeping import recipe, sealed
+from bnn_zoo.kept import IN_MEMORY, Kept
 from bnn_zoo.models.student import Student
 from bnn_zoo.paths import as_path, writable_file
 from bnn_zoo.posterior import ROWS, Posterior, Timing
@@ -111,6 +112,8 @@ def _inner_arrays(posterior: Posterior) -> tuple[dict[str, np.ndarray], dict[str
         "x_centre": posterior.scaling.x_centre,
         "x_scale": posterior.scaling.x_scale,
     }
+    if posterior.kept.inputs is not None:
+        arrays["kept_inputs"] = posterior.kept.inputs
     info: dict[str, Any] = {}
     for name, value in posterior.result.info.items():
         if isinstance(value, (str, bool, int, float)):
@@ -186,12 +189,19 @@ def _rebuild(contents: sealed.Contents, shown: str, model: Any, method: Any) -> 
         problem = join(model, inputs, targets)
         if ROWS in header["attributes"]:
             problem = problem.standing_for(max(int(header["attributes"][ROWS]), problem.num_rows))
-        if problem.size != positions.shape[2]:
-            got = f"{shown}, whose draws have {positions.shape[2]} coordinates, for a model of {problem.size}"
+        width, kept = problem.size, IN_MEMORY
+        if "kept_inputs" in arrays:
+            kept = Kept(IN_MEMORY.keep, arrays["kept_inputs"], problem, ROWS not in header["attributes"])
+            kept = kept.on_scale(scaling, positions.dtype)
+            width = kept.keep.width(problem)
+        if width != positions.shape[2]:
+            got = f"{shown}, whose draws have {positions.shape[2]} coordinates, for a model of {width}"
             if header["model"] is not None:
                 raise sealed.damaged(shown, got)
             raise bad_value("model", "the one that was fitted", got, "Pass the same model with the same settings.")
         state = _state(header["plan"], arrays, method, problem, len(positions))
+        if kept is not IN_MEMORY:
+            problem = kept.table(problem, data, scaling)
     info = {str(name): recipe.unpack(value) for name, value in header["info"].items()}
     info |= {name.removeprefix("info_"): value for name, value in arrays.items() if name.startswith("info_")}
     result = Draws(
@@ -217,6 +227,7 @@ def _rebuild(contents: sealed.Contents, shown: str, model: Any, method: Any) -> 
         method_name=_text(header["method_name"]),
         x64=x64,
         attributes={_text(name): _text(value) for name, value in header["attributes"].items()},
+        kept=kept,
     )
     with jax.enable_x64(x64):
         # Asked for here, so that a covariance that cannot be is found on loading and not at the first prediction.

@@ -14,15 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from bnn_zoo.probes import probe_points
 from bnn_zoo.reports import approximations, half_step, microcanonical, mixing, residuals, stochastic, trajectories
 from bnn_zoo.reports.grading import SEVERITY, Check, Status
 
 if TYPE_CHECKING:
     from bnn_zoo.posterior import Posterior
-
-MOST_POINTS = 64
-MOST_BEYOND = 32
-REACH = 1.5  # of half the range of the feature that leaves the data first
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -137,37 +134,6 @@ def diagnose(posterior: Posterior, held_out: np.ndarray | None = None, reference
     if not posterior.complete:
         checks.append(_incomplete(posterior))
     return Diagnosis(tuple(sorted(checks, key=lambda check: SEVERITY[check.status])), points, x, posterior.kind)
-
-
-def probe_points(training: np.ndarray, held_out: np.ndarray | None) -> tuple[np.ndarray, list[str]]:
-    """Inputs at which f is judged, and what they are.
-
-    At most 64 training inputs; 64 midpoints of random pairs of them; 64 held-out inputs, where there are such; and 32
-    points beyond the data: training inputs moved away from the middle of the data until the first of their features is
-    half as far again as the data reach.
-    """
-    generator = np.random.default_rng(0)
-
-    def some(rows: np.ndarray) -> np.ndarray:
-        return rows if len(rows) <= MOST_POINTS else rows[generator.choice(len(rows), MOST_POINTS, replace=False)]
-
-    pairs = generator.integers(0, len(training), (2, MOST_POINTS))
-    found = {"training": some(training), "between": training[pairs].mean(0)}
-    if held_out is not None:
-        found["held-out"] = some(held_out)
-    found["beyond"] = _beyond(training, generator)
-    where = [name for name, rows in found.items() for _ in rows]
-    return np.concatenate(list(found.values())), where
-
-
-def _beyond(training: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    low, high = training.min(0), training.max(0)
-    middle, half = (low + high) / 2, (high - low) / 2
-    moving = half > 0
-    from_middle = training[generator.integers(0, len(training), MOST_BEYOND)] - middle
-    reached = np.max(np.abs(from_middle[:, moving]) / half[moving], axis=1, initial=0.0)
-    away = reached > 0
-    return middle + from_middle[away] * (REACH / reached[away])[:, None]
 
 
 def _incomplete(posterior: Posterior) -> Check:

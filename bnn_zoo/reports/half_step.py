@@ -38,7 +38,8 @@ def judge(posterior: Posterior, x: np.ndarray) -> list[Check]:
         said = f"{posterior.num_draws} draws are too few to see whether half the step would change their spread."
         return [Check(NAME, np.nan, "doubtful", said, f"Draw {PIECES * FEWEST} or more.")]
     with jax.enable_x64(posterior.x64):
-        half = go_on(posterior.whole_problem, posterior.result, size, Context())
+        keep = replace(posterior.kept.keep, folder=None)  # these draws are few
+        half = go_on(posterior._going_on, posterior.result, size, Context(keep=keep))
     beside = replace(posterior, result=half)
     share, error = _change(posterior.function_draws(x), beside.function_draws(x), size)
     if np.isnan(share):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
+from bnn_zoo.engine.resources import duration
 from bnn_zoo.reports.grading import Check, graded
 
 if TYPE_CHECKING:
@@ -192,21 +193,14 @@ def longer(posterior: Posterior, ess: float = np.inf) -> str:
     """What more draws would take, in draws and in time, to have the effective ones that are wanted."""
     method, seconds = posterior.method, posterior.timing.run_seconds
     if hasattr(method, "batch_size"):
-        mend = f"Double thinning (now {method.thinning}): a step moves little. About {_time(seconds)} more"
+        mend = f"Double thinning (now {method.thinning}): a step moves little. About {duration(seconds)} more"
         return f"{mend}; nuts, where rows are few, moves further."
     wanted = ESS_PER_CHAIN[0] * posterior.num_chains
     factor = max(2.0, wanted / max(ess, 1.0))
     lengths = f"num_warmup (now {method.num_warmup}) and num_samples (now {posterior.num_draws})"
     if factor < 3:
-        return f"Double {lengths}, about {_time(2 * seconds)}, or give the noise and weight scales tighter priors."
-    return f"Take {lengths} about {factor:.0f} times as long, {_time(factor * seconds)} at the pace of this fit."
-
-
-def _time(seconds: float) -> str:
-    for unit, length in (("days", 86400), ("hours", 3600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} s"
+        return f"Double {lengths}, about {duration(2 * seconds)}, or give the noise and weight scales tighter priors."
+    return f"Take {lengths} about {factor:.0f} times as long, {duration(factor * seconds)} at the pace of this fit."
 
 
 # --- checks -----------------------------------------------------------------------------------------------------------

@@ -164,7 +164,7 @@ def prior_in_words(posterior: Posterior) -> list[str]:
     from bnn_zoo.priors.predictive import reach
 
     with jax.enable_x64(posterior.x64):
-        seen = reach(posterior.problem)
+        seen = reach(posterior._going_on)
     if seen is None or not np.isfinite(seen.prior):
         return ["The prior's functions were not looked at: the network is too wide for a look at no cost."]
     scale, name = posterior.scaling.y_scale, posterior.data.target_name

@@ -38,8 +38,11 @@ def predictions(posterior: Posterior, data: Dataset) -> list[Picture]:
     if one:
         title = "Predictions"
         caption = f"Predictive mean and 90 % intervals over {data.feature_names[0]}, with {rows}. {bands}"
-    found = [Picture("predictive", title, caption, lambda: plots.predictive(posterior, data))]
-    if not one and not posterior.tells_epistemic:
+    anywhere = posterior.kept.inputs is None  # or at the inputs alone whose functions were kept
+    found = []
+    if anywhere or not one:
+        found.append(Picture("predictive", title, caption, lambda: plots.predictive(posterior, data)))
+    if anywhere and not one and not posterior.tells_epistemic:
         features = most_used(posterior)
         caption = (
             "Mean of f over the rows, with one feature set to each value of the axis: what the fit makes of that "
@@ -104,7 +107,7 @@ def course(posterior: Posterior) -> list[Picture]:
 def parameters(posterior: Posterior) -> list[Picture]:
     """What has been learnt about functions and scales, beside what the prior said."""
     found = []
-    if not posterior.tells_epistemic:
+    if posterior.kept.inputs is None and not posterior.tells_epistemic:
         feature = None if posterior.data.num_features == 1 else most_used(posterior)[0]
         along = "" if feature is None else f", along {feature}, the others at their medians"
         caption = f"Functions drawn from the prior and from the posterior, in the units of the target{along}."

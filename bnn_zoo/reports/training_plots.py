@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bnn_zoo.errors import bad_value, check_count
+from bnn_zoo.probes import probe_points
 from bnn_zoo.reports import surfaces
-from bnn_zoo.reports.convergence import probe_points
 from bnn_zoo.reports.drawing import (
     BLUE,
     GREY,

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bnn_zoo.reports.convergence import Diagnosis, probe_points
+from bnn_zoo.probes import probe_points
+from bnn_zoo.reports.convergence import Diagnosis
 from bnn_zoo.reports.grading import SEVERITY, Check, graded
 from bnn_zoo.reports.loo import PARETO_K
 from bnn_zoo.reports.stacked import StackedPosterior, units

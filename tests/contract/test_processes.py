@@ -29,6 +29,7 @@ TOLERANCE = 1e-5
 # Run by both behind the script of the README: what goes wrong on one of them, and what they disagree about.
 AND_THEN = """
     import json
+    from pathlib import Path
 
     said = {}
 
@@ -53,6 +54,10 @@ AND_THEN = """
     # One by itself, while the other does something else; and after all of that both go on together.
     if jax.process_index() == 0:
         alone = zoo.fit("linear", quick, "wave", progress=False, processes="alone")
+    nuts = zoo.methods.NUTS(num_warmup=6, num_samples=6, num_chains=3, max_tree_depth=3, start="prior")
+    for name, keep in {"file": Path("draws"), "functions": "functions"}.items():
+        kept = zoo.fit("linear", nuts, "wave", progress=False, precision="float64", keep=keep)
+        kept.resume(5, progress=False).save(f"{name}-{jax.process_index()}.nc")
     swag = zoo.methods.MultiSWAG(num_modes=3, num_samples=4, num_steps=40, warm_steps=20, rank=3)
     zoo.fit("linear", swag, "wave", progress=False, precision="float64").save(f"swag-{jax.process_index()}.nc")
     with open(f"said-{jax.process_index()}.json", "w") as file:
@@ -104,6 +109,21 @@ def test_what_two_processes_made_goes_on_in_one(ran, one):
     """The state is all there: bit for bit where the two go on themselves."""
     on = zoo.load(ran / "nuts-0.nc").resume(4, progress=False)
     np.testing.assert_array_equal(on.result.positions, zoo.load(ran / "resumed-1.nc").result.positions)
+
+
+def test_draws_are_kept_in_one_file_or_as_functions(ran):
+    """Both processes write their chains into the same files, one of the fit and one of what it went on to."""
+    nuts = zoo.methods.NUTS(num_warmup=6, num_samples=6, num_chains=3, max_tree_depth=3, start="prior")
+    alone = zoo.fit("linear", nuts, "wave", progress=False, precision="float64").resume(5, progress=False)
+    assert sorted(path.name for path in (ran / "draws").iterdir()) == ["draws-000.npy", "draws-001.npy"]
+    in_file = np.load(ran / "draws" / "draws-001.npy")
+    np.testing.assert_allclose(in_file, alone.result.positions, rtol=0, atol=TOLERANCE)
+    for rank in (0, 1):
+        np.testing.assert_array_equal(zoo.load(ran / f"file-{rank}.nc").result.positions, in_file)
+        functions, x = zoo.load(ran / f"functions-{rank}.nc"), alone.data.x
+        np.testing.assert_allclose(functions.function_draws(x), alone.function_draws(x), rtol=0, atol=TOLERANCE)
+        for name, both in functions.site_moments.items():
+            np.testing.assert_allclose(both, alone.site_moments[name], rtol=0, atol=TOLERANCE)
 
 
 def test_modes_are_shared(ran):

@@ -12,13 +12,13 @@ ROOT = Path(__file__).parents[2] / "bnn_zoo"
 # From the bottom up. `reports` stands above `posterior`, whose doors into it (diagnose, report, evaluate) import late.
 FLOORS = [
     "errors", "paths", "inputs", "downloads", "uci", "datasets", "streams", "encoding", "engine", "registry", "models",
-    "prediction", "posterior", "tree", "methods", "priors",
-    "infinite", "reports", "keeping", "fitting", "distilling", "estimator",
+    "probes", "kept", "prediction", "posterior", "tree", "methods", "estimating",
+    "priors", "infinite", "reports", "keeping", "fitting", "distilling", "estimator",
     "shell", "__main__", "__init__",
 ]  # fmt: skip
 ENGINE = [
-    "identity", "architecture", "taps", "keys", "layout", "likelihood", "density", "disk_cache", "compiled", "checks",
-    "journal", "groups", "hosts", "context", "places", "draws", "scaling", "windows",
+    "identity", "resources", "architecture", "taps", "keys", "layout", "likelihood", "density", "disk_cache",
+    "compiled", "checks", "journal", "hosts", "kept", "groups", "context", "places", "draws", "scaling", "windows",
     "mixture", "simplex", "predictive", "iterates", "tasks", "schedules", "climbing", "training", "starts", "chains",
     "weights", "gaussian", "curvature", "linearized", "activations", "propagation", "moments", "wide", "process",
 ]  # fmt: skip

@@ -50,6 +50,16 @@ class HMC(MarkovChain):
         check_positive("trajectory_length", self.trajectory_length, "A quarter period, pi / 2, is a good start.")
         check_between("target_accept", self.target_accept, 0, 1, "0.8 is usual.")
 
+    @property
+    def finds_length(self) -> bool:
+        """It does: the step size is adapted, and with it their number a trajectory."""
+        return True
+
+    @property
+    def gradients_an_iteration(self) -> int:
+        """Leapfrog steps of a trajectory, at the step size before adaptation."""
+        return math.ceil(self.trajectory_length / self.step_size)
+
     def kernel(self, problem: Problem) -> numpyro.infer.HMC:
         """Return NumPyro's kernel on the problem's potential energy."""
         return numpyro.infer.HMC(

@@ -20,6 +20,18 @@ if TYPE_CHECKING:
 class MarkovChain:
     """Run and resume for a method that has a NumPyro ``kernel(problem)`` and says what to ``observe(state)``."""
 
+    keeps = True  # draws as they come, in a file or as functions
+
+    @property
+    def finds_length(self) -> bool:
+        """Whether warm-up finds how many gradients an iteration takes."""
+        return False
+
+    @property
+    def gradients_an_iteration(self) -> int:
+        """Gradients of one iteration: at most, or about where warm-up finds how many."""
+        return 1
+
     def run(self: MarkovMethod, problem: Problem, key: jax.Array, context: Context) -> Draws:
         """Warm up and draw."""
         return chains.sample(self, problem, key, context)

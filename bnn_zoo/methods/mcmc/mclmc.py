@@ -94,18 +94,25 @@ class MCLMC(MarkovChain):
         draws = chains.sample(self, problem, key, context)
         check_moving(draws, self.step_size)
         if not self.adjusted:
-            check_resolution(draws, self.energy_variance)
+            check_resolution(draws, problem.size, self.energy_variance)
         return draws
 
     def at_half_the_step(self, problem: Problem, draws: Draws, num_samples: int, context: Context) -> Draws:
         """Go on for ``num_samples`` draws a chain, each twice as many steps of half the length; these draws alone."""
         groups = tuple(group._replace(step_size=0.5 * np.asarray(group.step_size)) for group in draws.state.groups)
         slower = replace(self, thinning=2 * self.thinning)
-        run = replace(draws, state=replace(draws.state, groups=groups))
-        more = chains.resume(slower, problem, run, num_samples, context)
-        new = slice(draws.positions.shape[1], None)
-        stats = {name: values[:, new] for name, values in more.stats.items()}
-        return replace(more, positions=more.positions[:, new], stats=stats)
+        begin = chains.forgotten(replace(draws, state=replace(draws.state, groups=groups)))
+        return chains.resume(slower, problem, begin, num_samples, context)
+
+    @property
+    def finds_length(self) -> bool:
+        """Whether warm-up finds the number of steps of a trajectory."""
+        return self.adjusted
+
+    @property
+    def gradients_an_iteration(self) -> int:
+        """Two a step of the integrator; adjusted, of the two steps that a trajectory has in the mean by default."""
+        return 4 if self.adjusted else 2
 
     def kernel(self, problem: Problem) -> Microcanonical:
         """Return the kernel on the problem's log posterior."""
@@ -135,7 +142,8 @@ def check_moving(draws: Draws, asked: float | None) -> None:
         Naming the chain and its step size.
     """
     step, length = (np.asarray(draws.stats[name], float)[:, -1] for name in ("step_size", "length"))
-    moved = np.any(draws.positions != draws.positions[:, :1], axis=(1, 2))
+    some = draws.positions[:, :: max(1, draws.positions.shape[1] // 16)]
+    moved = np.any(some != some[:, :1], axis=(1, 2))
     still = ~(np.isfinite(step) & (step > SHORTEST * length) & moved)
     if still.any():
         chain = int(np.flatnonzero(still)[0])
@@ -146,7 +154,7 @@ def check_moving(draws: Draws, asked: float | None) -> None:
         raise bad_value("the step size that warm-up found", "one that moves every chain", got, mend)
 
 
-def check_resolution(draws: Draws, energy_variance: float) -> None:
+def check_resolution(draws: Draws, size: int, energy_variance: float) -> None:
     """Raise where rounding of the log posterior alone is the energy error that a step is to have.
 
     The step size is then found for rounding, and ends where positions hardly change.
@@ -158,7 +166,7 @@ def check_resolution(draws: Draws, energy_variance: float) -> None:
     """
     largest = float(np.abs(draws.stats["lp"]).max())
     rounding = float(np.finfo(draws.positions.dtype).eps) * largest
-    if rounding**2 > energy_variance * draws.positions.shape[2]:
+    if rounding**2 > energy_variance * size:
         raise bad_value(
             "precision",
             "fine enough to see the energy error of a step",

@@ -58,6 +58,11 @@ class MetropolisHastings(MarkovChain):
         check_positive("step_size", self.step_size, "It is only where adaptation begins: 0.1 will do.")
         check_between("target_accept", self.target_accept, 0, 1, "0.234 is best in many dimensions.")
 
+    @property
+    def gradients_an_iteration(self) -> int:
+        """None: it asks for densities alone."""
+        return 0
+
     def kernel(self, problem: Problem) -> MCMCKernel:
         """Return the adaptive random walk on the problem's log posterior."""
         return RandomWalk(problem, self)

@@ -61,6 +61,11 @@ class NUTS(MarkovChain):
         check_between("target_accept", self.target_accept, 0, 1, "0.8 is usual; 0.95 if there are divergences.")
         check_count("max_tree_depth", self.max_tree_depth, 1, "10 is usual.")
 
+    @property
+    def gradients_an_iteration(self) -> int:
+        """Leapfrog steps of the largest tree."""
+        return 2**self.max_tree_depth - 1
+
     def kernel(self, problem: Problem) -> numpyro.infer.NUTS:
         """Return NumPyro's kernel on the problem's potential energy."""
         return numpyro.infer.NUTS(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -68,6 +69,11 @@ class CyclicalSGLD(StochasticChain):
         """What the kernel is told."""
         return rule_of(self, underdamped=False, course=cycle_of(self))
 
+    @property
+    def gradients_an_iteration(self) -> int:
+        """Steps a step of sampling, those of exploration included."""
+        return math.ceil(1 / (1 - self.exploration))
+
     def settled(self) -> CyclicalSGLD:
         """Return these settings with thinning a part of the cycle, which a kernel that is thinned does not know."""
         return replace(self, samples_per_cycle=self.samples_per_cycle * self.thinning)
@@ -114,6 +120,11 @@ class CyclicalSGHMC(StochasticChain):
     def rule(self) -> Rule:
         """What the kernel is told."""
         return rule_of(self, underdamped=True, course=cycle_of(self))
+
+    @property
+    def gradients_an_iteration(self) -> int:
+        """Steps a step of sampling, those of exploration included."""
+        return math.ceil(1 / (1 - self.exploration))
 
     def settled(self) -> CyclicalSGHMC:
         """Return these settings with thinning a part of the cycle, which a kernel that is thinned does not know."""

@@ -116,6 +116,11 @@ class HMCECS(MarkovChain):
         spent = self.num_chains * (1 + (2 * problem.size if self.degree == 2 else 0))
         return replace(drawn, gradients=drawn.gradients + spent)
 
+    @property
+    def gradients_an_iteration(self) -> int:
+        """Leapfrog steps of the largest tree."""
+        return 2**self.max_tree_depth - 1
+
     def kernel(self, problem: Problem) -> Subsampling:
         """Return NumPyro's kernel, on the problem's densities."""
         return Subsampling(problem, self)

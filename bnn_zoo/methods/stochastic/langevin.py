@@ -44,6 +44,11 @@ class StochasticChain(Batched, MarkovChain):
             for state, slope in zip(groups, each, strict=True)
         )
 
+    @property
+    def gradients_an_iteration(self: Any) -> int:
+        """One of a batch a step, and one more with control variates."""
+        return 2 if self.rule.control_variates and self.batch_size is not None else 1
+
     def kernel(self: Any, problem: Problem) -> StochasticGradient:
         """Return the kernel on the problem's potential."""
         return StochasticGradient(problem, self.rule)
