@@ -13,8 +13,14 @@ PYTEST_ARGS ?= -n 2
 NOTEBOOKS ?= notebooks/*.ipynb
 # Seconds one notebook cell may take.
 CELL_TIMEOUT ?= 1800
+# `make bench BENCH_ARGS=--short` for under five minutes of it; `make bench PEERS=no` without PyTorch and its libraries.
+BENCH_ARGS ?=
+PEERS ?= yes
 
 PY := .venv/bin/python
+IN.runtime := .venv
+IN.dev := .venv
+IN.peers := .venv/peers
 
 .PHONY: help env demo test test-all lint types notebooks bench clean
 
@@ -50,8 +56,9 @@ notebooks: .venv/.dev ## run every notebook from nothing at full size; fails on 
 	    echo "$$notebook ran in $$(($$(date +%s) - start)) s"; \
 	done
 
-bench: .venv/.dev ## time the methods, write ./bench_output/
-	$(PY) -m tests.benchmarks
+BENCH := $(if $(filter no,$(PEERS)),runtime,peers)
+bench: .venv/.$(BENCH) ## time the methods against their floors and peers, write ./bench_output/
+	$(IN.$(BENCH))/bin/python -m tests.benchmarks $(BENCH_ARGS)
 
 clean: ## remove .venv, outputs and caches
 	rm -rf .venv demo_output bench_output build dist .mypy_cache .ruff_cache .pytest_cache notebooks/.ipynb_checkpoints
@@ -59,7 +66,7 @@ clean: ## remove .venv, outputs and caches
 
 # A .venv that works is kept, whoever made it; any other (half made, too old, its Python gone) is made anew.
 works := $(PY) -c 'import sys, pip; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1
-$(shell $(PY) -c '' >/dev/null 2>&1 || rm -f .venv/.made .venv/.runtime .venv/.dev)
+$(shell $(PY) -c '' >/dev/null 2>&1 || rm -f .venv/.made .venv/.runtime .venv/.dev .venv/.peers)
 
 .venv/.made:
 	@if ! $(works); then \
@@ -69,13 +76,15 @@ $(shell $(PY) -c '' >/dev/null 2>&1 || rm -f .venv/.made .venv/.runtime .venv/.d
 
 # uv where there is one; pip otherwise, or when uv fails (it does not read pip's settings). Byte code is compiled
 # afterwards, on all cores and without the libraries' own tests: half the time pip takes, and no slow first import.
-EXTRAS.runtime :=
-EXTRAS.dev := [test,dev]
+WHAT.runtime := -e .
+WHAT.dev := -e '.[test,dev]'
+WHAT.peers := -e . -r tests/benchmarks/requirements.txt
 define install
-@if command -v uv >/dev/null 2>&1 && uv pip install --quiet --python $(PY) $(CONSTRAINTS:%=-c %) -e '.$(EXTRAS$(suffix $@))' </dev/null; then :; \
-else $(PY) -m pip install --quiet --disable-pip-version-check --no-input --progress-bar off --no-compile \
-    $(CONSTRAINTS:%=-c %) -e '.$(EXTRAS$(suffix $@))'; fi
-@$(PY) -m compileall -q -j 0 -x '/tests/' "$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" >/dev/null 2>&1 || true
+@set -e; python=$(IN$(suffix $@))/bin/python; \
+if command -v uv >/dev/null 2>&1 && uv pip install --quiet --python $$python $(CONSTRAINTS:%=-c %) $(WHAT$(suffix $@)) </dev/null; then :; \
+else $$python -m pip install --quiet --disable-pip-version-check --no-input --progress-bar off --no-compile \
+    $(CONSTRAINTS:%=-c %) $(WHAT$(suffix $@)); fi; \
+$$python -m compileall -q -j 0 -x '/tests/' "$$($$python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" >/dev/null 2>&1 || true
 @touch $@
 endef
 
@@ -85,4 +94,10 @@ endef
 
 .venv/.dev: pyproject.toml $(CONSTRAINTS) | .venv/.runtime
 	@echo "installing what its tests, lint and notebooks need ..."
+	$(install)
+
+# What the benchmarks compare with stays out of .venv: nothing in the zoo or its tests may lean on it.
+.venv/.peers: pyproject.toml $(CONSTRAINTS) tests/benchmarks/requirements.txt | .venv/.made
+	@echo "installing what the benchmarks compare with, PyTorch above all (minutes) ..."
+	@$(PY) -m venv --clear .venv/peers
 	$(install)

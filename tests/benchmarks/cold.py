@@ -1,22 +1,26 @@
-"""Four NUTS chains, cold, each run in a process of its own: `zoo.fit` against NumPyro's vectorised MCMC by hand.
+"""Four NUTS chains, each run in a process of its own: `zoo.fit` against NumPyro's vectorised MCMC by hand.
 
-    python -m tests.benchmarks.cold [--rounds 5]
+    python -m tests.benchmarks.cold [--rounds 5] [--short]
 
 The same model object (1×50 ReLU, noise with a prior), the same 500 × 8 standardised data, 200 warm-up and 200 draws,
-float32. Seconds are from the call to the last draw, compilation included and imports not. Sides are interleaved.
+float32. Seconds are from the call to the last draw, compilation included and imports not. Sides are interleaved. Cold:
+nothing is taken from disk. Warm cache: the zoo finds in its folder what an earlier process has compiled, as it does by
+default; NumPyro's side is as its users have it, without. ``short`` sides are fits of one chain, 20 + 20 iterations from
+a prior draw, in which compiling is nearly all.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import subprocess
-import sys
 import time
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
-SIDES = ("numpyro", "zoo", "zoo start=prior")
+from tests.benchmarks import sides
+from tests.benchmarks.rows import Row, command, parser
+
+SIDES = ("numpyro", "zoo", "zoo start=prior", "short")
 
 
 def data() -> tuple[np.ndarray, np.ndarray]:
@@ -27,7 +31,7 @@ def data() -> tuple[np.ndarray, np.ndarray]:
     return x, (y - y.mean()) / y.std()
 
 
-def one(side: str) -> dict[str, float]:
+def one(side: str, iterations: int) -> sides.Run:
     """Run one side in this process and return its seconds and leapfrog steps."""
     import jax
     import numpyro.infer
@@ -40,8 +44,8 @@ def one(side: str) -> dict[str, float]:
     if side == "numpyro":
         mcmc = numpyro.infer.MCMC(
             numpyro.infer.NUTS(model),
-            num_warmup=200,
-            num_samples=200,
+            num_warmup=iterations,
+            num_samples=iterations,
             num_chains=4,
             chain_method="vectorized",
             progress_bar=False,
@@ -51,37 +55,44 @@ def one(side: str) -> dict[str, float]:
         seconds = time.perf_counter() - clock
         steps = float(np.asarray(mcmc.get_extra_fields()["num_steps"]).mean())
     else:
-        start = "prior" if side.endswith("prior") else zoo.methods.NUTS().start
-        method = zoo.methods.NUTS(num_warmup=200, num_samples=200, num_chains=4, start=start)
+        start = "ensemble" if side == "zoo" else "prior"
+        length, chains = (20, 1) if side == "short" else (iterations, 4)
+        method = zoo.methods.NUTS(num_warmup=length, num_samples=length, num_chains=chains, start=start)
         posterior = zoo.fit(model, method, (x, y), standardize=False, progress=False)
         seconds = time.perf_counter() - clock
         steps = float(posterior.stats["n_steps"].mean())
     return {"seconds": seconds, "steps": steps}
 
 
+def measure(rounds: int, short: bool) -> list[Row]:
+    """Interleave the sides, once without a cache and once with one that a process before has filled."""
+    settings = "--iterations", "20" if short else "200"
+    cold = sides.interleaved("tests.benchmarks.cold", SIDES, rounds, *settings)
+    with TemporaryDirectory() as cache:
+        sides.interleaved("tests.benchmarks.cold", SIDES[1:], 1, *settings, cache=cache)
+        warm = sides.interleaved("tests.benchmarks.cold", SIDES[1:], rounds, *settings, cache=cache)
+    steps = {side: f"{np.mean(sides.each(runs, 'steps')):.0f}" for side, runs in cold.items()}
+    print("leapfrogs a draw:", ", ".join(f"{side} {count}" for side, count in steps.items()))
+    theirs = sides.each(cold["numpyro"], "seconds")
+    rows = []
+    for side, item in (("zoo", "four chains of NUTS"), ("zoo start=prior", "four chains of NUTS from prior draws")):
+        for state, runs, asked in (("cold", cold, 0.45), ("warm cache", warm, 0.25)):
+            ours, asked = sides.each(runs[side], "seconds"), asked if side == "zoo" else None
+            rows.append(Row(item, "NumPyro's `MCMC` by hand", state, "s", ours, theirs, faster=False, asked=asked))
+    first = (sides.each(runs["short"], "seconds") for runs in (warm, cold))
+    return [*rows, Row("first short NUTS fit, warm cache", "without a cache", "", "s", *first, asked=3)]
+
+
 def main() -> None:
-    """Interleave the sides and print medians and ratios."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--side", choices=SIDES)
-    arguments = parser.parse_args()
-    if arguments.side:
-        print(json.dumps(one(arguments.side)))
+    """Run one side, or all of them in turn."""
+    asks = parser(__doc__, 5)
+    asks.add_argument("--iterations", type=int, default=200)
+    asks.add_argument("--side", choices=SIDES)
+    given = asks.parse_args()
+    if given.side:
+        print(json.dumps(one(given.side, given.iterations)))
         return
-    found: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
-    for _ in range(arguments.rounds):
-        for side in SIDES:
-            command = [sys.executable, "-m", "tests.benchmarks.cold", "--side", side]
-            out = subprocess.run(command, capture_output=True, text=True, check=True)
-            found[side].append(json.loads(out.stdout.splitlines()[-1]))
-    base = float(np.median([run["seconds"] for run in found["numpyro"]]))
-    print(f"four cold NUTS chains, 200 + 200 iterations, 1x50 MLP, n = 500; {arguments.rounds} interleaved rounds")
-    print(f"{'side':<18}{'median s':>10}{'min s':>8}{'max s':>8}{'leapfrogs a draw':>18}{'ratio':>8}")
-    for side, runs in found.items():
-        seconds = [run["seconds"] for run in runs]
-        steps = np.mean([run["steps"] for run in runs])
-        middle = float(np.median(seconds))
-        print(f"{side:<18}{middle:>10.2f}{min(seconds):>8.2f}{max(seconds):>8.2f}{steps:>18.0f}{middle / base:>8.2f}")
+    command(__doc__, measure, 5, given)
 
 
 if __name__ == "__main__":

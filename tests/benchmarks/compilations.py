@@ -1,8 +1,10 @@
 """How often XLA compiles: the first and the second fit of every method, and NumPyro's `MCMC.run` by hand.
 
-    python -m tests.benchmarks.compilations
+    python -m tests.benchmarks.compilations [--short]
 
-The second fit has other data of the same shape, another seed, and a newly built model that equals the first.
+The second fit has other data of the same shape, another seed, and a newly built model that equals the first. Counted
+are XLA's compilations of whatever kind, those of single operations included, with no programs taken from disk. Settings
+are those of the contract's tests, which hold every method to 0.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ import numpy as np
 import numpyro.infer
 
 import bnn_zoo as zoo
+from tests.benchmarks.rows import Row, command
+from tests.contract.small import GUIDES, METHODS, SLOW, make_data, make_method, make_model
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 
@@ -33,43 +37,47 @@ class Counter:
         return count
 
 
-def main() -> None:
-    """Print a line a method."""
-    counter = Counter()
-    short = {"num_warmup": 20, "num_samples": 20}
-    methods = {
-        "nuts": lambda: zoo.methods.NUTS(**short),
-        "hmc": lambda: zoo.methods.HMC(**short),
-        "mh": lambda: zoo.methods.MetropolisHastings(**short),
-        "map": lambda: zoo.methods.MAP(num_steps=50),
-    }
+def measure(rounds: int, short: bool) -> list[Row]:
+    """Fit twice by each method; ``short`` leaves out the slowest to compile."""
+    zoo.compile_cache(False)
+    counter, worst = Counter(), 0
     print(f"{'fit':<28}{'first':>8}{'second':>8}")
-    for name, make in methods.items():
+    for name in METHODS:
+        if short and name in (*SLOW, *GUIDES):
+            continue
         counts = []
         for seed in (0, 1):
-            generator = np.random.default_rng(seed)
-            x, y = generator.normal(size=(100, 3)), generator.normal(size=100)
+            data, method = make_data(seed), make_method(name)
             counter.take()
-            zoo.fit(zoo.models.MLP(hidden=(20,)), make(), (x, y), seed=seed, progress=False)
+            zoo.fit(make_model("mlp"), method, data, seed=seed, progress=False)
             counts.append(counter.take())
-        print(f"zoo.fit, {name:<19}{counts[0]:>8}{counts[1]:>8}")
-    x, y = np.asarray(x, np.float32), np.asarray(y, np.float32)
+        worst = max(worst, counts[1])
+        print(f"zoo.fit, {name:<19}{counts[0]:>8}{counts[1]:>8}", flush=True)
+    by_hand = _numpyro(counter)
+    print(f"{'NumPyro MCMC.run, NUTS':<28}{by_hand[0]:>8}{by_hand[1]:>8}")
+    item = "compilations of a second fit, the most of all methods"
+    return [Row(item, "", "", "", [worst], faster=False, asked=0)]
+
+
+def _numpyro(counter: Counter) -> list[int]:
+    generator, counts = np.random.default_rng(0), []
+    x, y = (generator.normal(size=shape).astype(np.float32) for shape in ((100, 3), (100,)))
     mcmc = numpyro.infer.MCMC(
         numpyro.infer.NUTS(zoo.models.MLP(hidden=(20,))),
-        **short,
+        num_warmup=20,
+        num_samples=20,
         num_chains=4,
         chain_method="vectorized",
         progress_bar=False,
     )
-    counts = []
     for seed in (0, 1):
         key = jax.random.PRNGKey(seed)
         counter.take()
         mcmc.run(key, x, y)
         jax.block_until_ready(mcmc.get_samples())
         counts.append(counter.take())
-    print(f"{'NumPyro MCMC.run, NUTS':<28}{counts[0]:>8}{counts[1]:>8}")
+    return counts
 
 
 if __name__ == "__main__":
-    main()
+    command(__doc__, measure, 1)

@@ -15,7 +15,7 @@ import argparse
 import json
 import os
 
-from tests.benchmarks.sides import cores, interleaved, median, spread
+from tests.benchmarks.sides import cores, each, interleaved, median
 
 SIDES = ("threads", "vectorized", "sharded")
 
@@ -39,7 +39,8 @@ def main() -> None:
     print(f"{'way':12}{'devices':>8}{'compile s':>11}{'run s':>8}  range           gradients a second")
     for side, runs in found.items():
         line = f"{side:12}{runs[0]['devices']:8.0f}{median(runs, 'compile'):11.2f}{median(runs, 'run'):8.2f}"
-        print(f"{line}  {spread(runs, 'run'):16}{median(runs, 'rate'):10,.0f}")
+        seconds = each(runs, "run")
+        print(f"{line}  {f'{min(seconds):.3g} to {max(seconds):.3g}':16}{median(runs, 'rate'):10,.0f}")
     best = min(SIDES, key=lambda side: median(found[side], "run"))
     taken = SIDES[int(found["threads"][0]["taken"])]
     print(f"least time running: {best}; taken by itself on one device: {taken}")

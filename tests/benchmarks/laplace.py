@@ -1,25 +1,24 @@
 """Laplace at weights already trained, and its prediction at 1,000 rows: the zoo against laplace-torch.
 
-    pip install 'bnn-zoo[bench]'
-    python -m tests.benchmarks.laplace [--rounds 5] [--cores 2] [--hidden 50]
+    python -m tests.benchmarks.laplace [--rounds 5] [--short] [--cores 2] [--hidden 50]
 
 A tanh network on 500 rows of 8 features, with fixed noise and Normal weights. Timed is all that follows training: the
 curvature, its factors, and mean and variance of the network linearised about its weights; the search for them is left
 out on both sides. The zoo is in float64, as always here; laplace-torch has its defaults (curvlinops, all rows in one
 batch), in float32 as PyTorch users have it, and in float64.
 
-The first of two numbers is the first call of a structure in a process, compilation included and imports not; the second
+Cold is the first call of a structure in a process, compilation included, nothing taken from disk, and imports not; warm
 another, on other targets and weights. Every side runs in a process of its own, on the same cores, sides interleaved.
-Last comes the largest relative difference of a predictive variance from laplace-torch's in float64: the
-rounding of data to float32 in the zoo, but for "kron", where laplace-torch has biases apart from weights
+Also printed is the largest relative difference of a predictive variance from laplace-torch's in float64: the rounding
+of data to float32 in the zoo, but for "kron", where laplace-torch has biases apart from weights
 (`tests/exact/test_laplace_torch.py`).
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ import numpy as np
 
 from tests.benchmarks import sides
 from tests.benchmarks.cold import data
+from tests.benchmarks.rows import Row, command, parser
 
 SIDES = ("zoo", "laplace-torch float32", "laplace-torch float64")
 STRUCTURES = ("full", "kron", "diag", "last_layer")
@@ -151,21 +151,10 @@ def one(side: str, hidden: tuple[int, ...], folder: Path) -> sides.Run:
     return found
 
 
-def main() -> None:
-    """Interleave the sides and print medians and ratios."""
-    sides.need_torch("laplace")
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--cores", type=int, default=sides.cores())
-    parser.add_argument("--hidden", type=int, nargs="+", default=[50])
-    parser.add_argument("--folder", type=Path)
-    parser.add_argument("--side", choices=SIDES)
-    given = parser.parse_args()
-    hidden = tuple(given.hidden)
-    if given.side:
-        print(json.dumps(one(given.side, hidden, given.folder)))
-        return
-    sides.use_cores(given.cores)
+def measure(rounds: int, short: bool, hidden: tuple[int, ...] = (50,)) -> list[Row]:
+    """Interleave the sides."""
+    peers = sides.installed("torch", "laplace")
+    hidden = (10,) if short else hidden
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         weights = {
@@ -173,19 +162,39 @@ def main() -> None:
         }
         np.savez(folder / "weights.npz", **weights)
         settings = ("--folder", name, "--hidden", *map(str, hidden))
-        found = sides.interleaved("tests.benchmarks.laplace", SIDES, given.rounds, *settings)
+        found = sides.interleaved("tests.benchmarks.laplace", SIDES if peers else SIDES[:1], rounds, *settings)
         variances = {path.stem: np.load(path) for path in folder.glob("*.npy")}
-    size = sum(a.size for a in weights.values())
-    print(f"Laplace and prediction at 1,000 rows, p = {size:,}, n = 500; {given.rounds} interleaved rounds")
-    print(f"{given.cores} cores; ratios are to the zoo's, first call and second")
-    print(f"{'':<16}{'zoo':>18}{'torch float32':>18}{'ratios':>14}{'torch float64':>18}{'ratios':>14}{'apart':>9}")
-    for structure in STRUCTURES:
-        calls = [[sides.median(found[side], f"{structure} {call}") for call in ("first", "second")] for side in SIDES]
-        base, line = calls[0], f"{structure:<16}{calls[0][0]:>8.3f}, {calls[0][1]:.3f} s"
-        for first, second in calls[1:]:
-            line += f"{first:>9.3f}, {second:.3f} s{first / base[0]:>6.2f}, {second / base[1]:>6.2f}"
-        wanted = variances[f"{SIDES[2]} {structure}"]
-        print(f"{line}{np.max(np.abs(variances[f'zoo {structure}'] / wanted - 1)):>9.0e}")
+    if not peers:
+        return []
+    apart = {s: np.max(np.abs(variances[f"zoo {s}"] / variances[f"{SIDES[2]} {s}"] - 1)) for s in STRUCTURES}
+    print("variances apart by at most", ", ".join(f"{structure} {value:.0e}" for structure, value in apart.items()))
+    return [
+        Row(
+            f"Laplace and prediction, {structure}",
+            "laplace-torch in float32",
+            state,
+            "ms",
+            *([1e3 * value for value in sides.each(found[side], f"{structure} {call}")] for side in SIDES[:2]),
+            asked={"full": 20, "kron": 12}.get(structure) if state == "warm" else None,
+        )
+        for state, call in (("warm", "second"), ("cold", "first"))
+        for structure in STRUCTURES
+    ]
+
+
+def main() -> None:
+    """Run one side, or all of them in turn."""
+    asks = parser(__doc__, 5)
+    asks.add_argument("--cores", type=int, default=sides.cores())
+    asks.add_argument("--hidden", type=int, nargs="+", default=[50])
+    asks.add_argument("--folder", type=Path)
+    asks.add_argument("--side", choices=SIDES)
+    given = asks.parse_args()
+    if given.side:
+        print(json.dumps(one(given.side, tuple(given.hidden), given.folder)))
+        return
+    sides.use_cores(given.cores)
+    command(__doc__, partial(measure, hidden=tuple(given.hidden)), 5, given)
 
 
 if __name__ == "__main__":

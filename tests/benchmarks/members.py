@@ -1,22 +1,20 @@
 """Ten networks trained: the zoo, a plain PyTorch loop, and `torch.func`'s vmapped members, on one task.
 
-    pip install 'bnn-zoo[bench]'
-    python -m tests.benchmarks.members [--rounds 5] [--cores 2] [--torch-threads 1]
+    python -m tests.benchmarks.members [--rounds 5] [--short] [--cores 2] [--torch-threads 1]
 
 1×50 ReLU on 500 rows of 8 features, ten members from prior draws, Adam with a cosine from 0.01 to 0, 400 epochs of
-mini-batches of 100 (2,000 steps), float32. The objective is the same for all: noise fixed at 0.3, and the Normal(0,
+mini-batches of 32 (6,400 steps), float32. The objective is the same for all: noise fixed at 0.3, and the Normal(0,
 0.5²) prior of every weight and bias, in PyTorch as Adam's weight decay, which costs next to nothing. PyTorch indexes
 tensors in memory, with no DataLoader, and has its fused Adam, its fastest here, and one thread: two make steps this
 small slower.
 
-``first`` is the first call of a process, compilation included and imports not; ``second`` another in the same process,
-with another seed. Every side runs in a process of its own, on the same cores, sides interleaved. The last column,
+Cold is the first call of a process, compilation included, nothing taken from disk, and imports not; warm another in the
+same process, with another seed. Every side runs in a process of its own, on the same cores, sides interleaved.
 ``-log p(z, y) / n`` over all rows, mean over members, shows that they were trained alike.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 
@@ -24,9 +22,10 @@ import numpy as np
 
 from tests.benchmarks import sides
 from tests.benchmarks.cold import data
+from tests.benchmarks.rows import Row, command, parser
 
 SIDES = ("zoo", "torch loop", "torch.func")
-MEMBERS, WIDTH, BATCH, RATE = 10, 50, 100, 0.01
+MEMBERS, WIDTH, BATCH, RATE = 10, 50, 32, 0.01
 NOISE, PRIOR_SD = 0.3, 0.5
 
 
@@ -44,7 +43,7 @@ def zoo(epochs: int, seed: int) -> float:
 
     x, y = data()
     model = zoo.models.MLP(hidden=(WIDTH,), weight_scale=PRIOR_SD, bias_scale=PRIOR_SD, fan_in=False, noise=NOISE)
-    steps = epochs * len(x) // BATCH
+    steps = epochs * math.ceil(len(x) / BATCH)
     method = zoo.methods.DeepEnsemble(
         num_members=MEMBERS, num_steps=steps, learning_rate=RATE, batch_size=BATCH, polish_steps=0
     )
@@ -59,7 +58,7 @@ def torch_loop(epochs: int, seed: int) -> float:
 
     torch.manual_seed(seed)
     x, y = (torch.tensor(a, dtype=torch.float32) for a in data())
-    rates, losses = cosine(epochs * len(x) // BATCH), []
+    rates, losses = cosine(epochs * math.ceil(len(x) / BATCH)), []
     for _ in range(MEMBERS):
         net = nn.Sequential(nn.Linear(x.shape[1], WIDTH), nn.ReLU(), nn.Linear(WIDTH, 1))
         for p in net.parameters():
@@ -88,7 +87,7 @@ def torch_func(epochs: int, seed: int) -> float:
 
     torch.manual_seed(seed)
     x, y = (torch.tensor(a, dtype=torch.float32) for a in data())
-    rates, losses = cosine(epochs * len(x) // BATCH), []
+    rates, losses = cosine(epochs * math.ceil(len(x) / BATCH)), []
     nets = [nn.Sequential(nn.Linear(x.shape[1], WIDTH), nn.ReLU(), nn.Linear(WIDTH, 1)) for _ in range(MEMBERS)]
     for net in nets:
         for p in net.parameters():
@@ -142,32 +141,38 @@ def one(side: str, threads: int, epochs: int) -> sides.Run:
     return {"first": first, "second": second, "loss": float(np.mean(losses))}
 
 
+def measure(rounds: int, short: bool) -> list[Row]:
+    """Interleave the sides."""
+    peers = SIDES[1:] if sides.installed("torch") else ()
+    epochs = 40 if short else 400
+    found = sides.interleaved(
+        "tests.benchmarks.members", SIDES[:1] + peers, rounds, "--epochs", str(epochs), "--torch-threads", "1"
+    )
+    losses = ", ".join(f"{side} {sides.median(runs, 'loss'):.3f}" for side, runs in found.items())
+    print(f"{epochs * math.ceil(500 / BATCH):,} steps; -log p(z, y) / n at the end: {losses}")
+    names = {"torch loop": ("PyTorch loop", 25, 8), "torch.func": ("torch.func's vmapped members", 6, None)}
+    rows = []
+    for peer in peers:
+        name, warm, cold = names[peer]
+        for state, call, asked in (("warm", "second", warm), ("cold", "first", cold)):
+            ours, theirs = sides.each(found["zoo"], call), sides.each(found[peer], call)
+            rows.append(Row("deep ensemble of ten", name, state, "s", ours, theirs, asked=asked))
+    return rows
+
+
 def main() -> None:
-    """Interleave the sides and print medians and ratios."""
-    sides.need_torch()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--cores", type=int, default=sides.cores())
-    parser.add_argument("--torch-threads", type=int, default=1)
-    parser.add_argument("--epochs", type=int, default=400)
-    parser.add_argument("--side", choices=SIDES)
-    given = parser.parse_args()
+    """Run one side, or all of them in turn."""
+    asks = parser(__doc__, 5)
+    asks.add_argument("--cores", type=int, default=sides.cores())
+    asks.add_argument("--torch-threads", type=int, default=1)
+    asks.add_argument("--epochs", type=int, default=400)
+    asks.add_argument("--side", choices=SIDES)
+    given = asks.parse_args()
     if given.side:
         print(json.dumps(one(given.side, given.torch_threads, given.epochs)))
         return
     sides.use_cores(given.cores)
-    settings = ("--torch-threads", given.torch_threads, "--epochs", given.epochs)
-    found = sides.interleaved("tests.benchmarks.members", SIDES, given.rounds, *map(str, settings))
-    print(f"ten members, 1x50, n = 500, {given.epochs * 500 // BATCH:,} steps; {given.rounds} interleaved rounds")
-    print(f"{given.cores} cores, {given.torch_threads} thread of PyTorch's")
-    print(f"{'':<12}{'first call':>12}{'second call':>13}{'range':>18}{'to zoo: first':>15}{'second':>8}{'loss':>8}")
-    for side, runs in found.items():
-        first, second = sides.median(runs, "first"), sides.median(runs, "second")
-        ratios = first / sides.median(found["zoo"], "first"), second / sides.median(found["zoo"], "second")
-        print(
-            f"{side:<12}{first:>10.2f} s{second:>11.2f} s{sides.spread(runs, 'second'):>18}{ratios[0]:>15.2f}"
-            f"{ratios[1]:>8.2f}{sides.median(runs, 'loss'):>8.3f}"
-        )
+    command(__doc__, measure, 5, given)
 
 
 if __name__ == "__main__":

@@ -14,13 +14,12 @@ import numpy as np
 Run = dict[str, float]
 
 
-def need_torch(*modules: str) -> None:
-    """Leave with one line unless PyTorch and what else is asked for can be imported."""
-    missing = [name for name in ("torch", *modules) if importlib.util.find_spec(name) is None]
+def installed(*modules: str) -> bool:
+    """Whether peers can be imported; says so where they cannot."""
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:
-        sys.exit(
-            f"This benchmark compares with {' and '.join(missing)}, not installed here: pip install 'bnn-zoo[bench]'"
-        )
+        print(f"{' and '.join(missing)} not installed, and left out: pip install -r tests/benchmarks/requirements.txt")
+    return not missing
 
 
 def use_cores(count: int) -> None:
@@ -42,25 +41,41 @@ def timed(function: Callable[[], object]) -> float:
     return perf_counter() - begin
 
 
-def interleaved(module: str, sides: Iterable[str], rounds: int, *arguments: str) -> dict[str, list[Run]]:
-    """What ``python -m module --side SIDE`` prints as its last line, for every side in every round."""
+def interleaved(
+    module: str, sides: Iterable[str], rounds: int, *arguments: str, cache: str = "off"
+) -> dict[str, list[Run]]:
+    """What ``python -m module --side SIDE`` prints as its last line, for every side in every round.
+
+    Programs that another process has compiled are not used, unless ``cache`` names their folder.
+    """
+    environment = os.environ | {"BNN_ZOO_COMPILE_CACHE": cache}
     found: dict[str, list[Run]] = {side: [] for side in sides}
     for _ in range(rounds):
         for side, runs in found.items():
             command = [sys.executable, "-W", "ignore", "-m", module, "--side", side, *arguments]
-            out = subprocess.run(command, capture_output=True, text=True, check=False)
+            out = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
             if out.returncode:
                 sys.exit(f"{side} failed:\n{out.stderr}")
             runs.append(json.loads(out.stdout.splitlines()[-1]))
     return found
 
 
+def each(runs: list[Run], what: str) -> list[float]:
+    """One number a round."""
+    return [run[what] for run in runs]
+
+
 def median(runs: list[Run], what: str) -> float:
     """Over the rounds."""
-    return float(np.median([run[what] for run in runs]))
+    return float(np.median(each(runs, what)))
 
 
-def spread(runs: list[Run], what: str) -> str:
-    """Least and most over the rounds."""
-    values = [run[what] for run in runs]
-    return f"{min(values):.3g} to {max(values):.3g}"
+def in_turns(sides: dict[str, Callable[[int], float]], rounds: int) -> dict[str, list[float]]:
+    """Run sides of this process in turn, each once before, to compile, and then with a seed a round."""
+    for run in sides.values():
+        run(0)
+    found: dict[str, list[float]] = {name: [] for name in sides}
+    for seed in range(1, rounds + 1):
+        for name, run in sides.items():
+            found[name].append(run(seed))
+    return found

@@ -1,96 +1,120 @@
-"""Steps of stochastic-gradient MCMC a second, against the bare gradient of the same batch, and how they grow with rows.
+"""Steps of stochastic-gradient MCMC, against a bare scan of the same, the bare gradient, and the library posteriors.
 
-    python -m tests.benchmarks.steps [--rows 100000 1000000] [--rounds 5]
+    python -m tests.benchmarks.steps [--rounds 5] [--short] [--disk]
 
-20 inputs, 100 ReLU units, batches of 512 rows drawn with replacement, one chain, float32. ``bare`` is one compiled
-`lax.fori_loop` of drawing a batch, the gradient of the log posterior of the same NumPyro model, and a plain step along
-it; ``posteriors`` is the library of that name on PyTorch (one thread, as one chain of ours), where it is installed. Of
+One chain, float32, batches drawn with replacement. Three tasks: 32 of 500 rows of 8 inputs, 50 ReLU units; 512 of
+100,000 and of 1,000,000 rows of 20 inputs, 100 units. ``bare scan`` is one compiled `lax.fori_loop` of SGLD on the same
+NumPyro model, the fastest known here: a batch, its gradient, noise, a step; ``bare gradient`` the same without noise.
+``posteriors`` is the library of that name on PyTorch (one thread, as one chain of ours), where it is installed. Of
 ``zoo.fit`` the time of a step is the difference between two runs that differ in length, so that what is done once does
 not count; with ``--disk`` the rows are first written to a file, and read from there as `numpy.memmap`.
 """
 
 from __future__ import annotations
 
-import argparse
-import importlib.util
-import os
-import platform
 import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import jax
 import numpy as np
-import pandas as pd
 from jax import lax
 
 import bnn_zoo as zoo
 from bnn_zoo.engine.checks import join
+from tests.benchmarks import sides
+from tests.benchmarks.rows import Row, command, parser
 
-INPUTS, WIDTH, BATCH, STEP = 20, 100, 512, 1e-11
-MODEL = zoo.models.MLP(hidden=(WIDTH,), noise=0.3)
-SHORT, LONG = 2_000, 12_000
+STEP = 1e-11
 METHODS = {
-    "sgld": zoo.methods.SGLD(step_size=STEP),
-    "sghmc": zoo.methods.SGHMC(step_size=1e-7, friction=1e5),
-    "sgld, control variates": zoo.methods.SGLD(step_size=STEP, control_variates=True),
+    "SGLD": zoo.methods.SGLD(step_size=STEP),
+    "SGHMC": zoo.methods.SGHMC(step_size=1e-7, friction=1e5),
+    "SGLD with control variates": zoo.methods.SGLD(step_size=STEP, control_variates=True),
 }
+Table = tuple[np.ndarray, np.ndarray]
 
 
-def data(rows: int, folder: Path | None) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of a smooth function with noise, from memory or from a file."""
-    generator = np.random.default_rng(0)
-    x = generator.standard_normal((rows, INPUTS), np.float32)
-    y = np.sin(x[:, 0] + x[:, 1]) + 0.5 * x[:, 2] * x[:, 3] + 0.3 * generator.standard_normal(rows, np.float32)
-    if folder is None:
-        return x, y
-    for name, array in (("x", x), ("y", y)):
-        kept = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", array.dtype, array.shape)
-        kept[:] = array
-        kept.flush()
-    return tuple(np.load(folder / f"{name}.npy", mmap_mode="r") for name in "xy")  # type: ignore[return-value]
+@dataclass(frozen=True)
+class Task:
+    """Rows, and the network."""
+
+    rows: int
+    inputs: int
+    width: int
+    batch: int
+    steps: int  # of the longer run
+
+    @property
+    def model(self) -> zoo.models.MLP:
+        """Noise is fixed."""
+        return zoo.models.MLP(hidden=(self.width,), noise=0.3)
+
+    def data(self, folder: Path | None) -> Table:
+        """Rows of a smooth function with noise, from memory or from a file."""
+        generator = np.random.default_rng(0)
+        x = generator.standard_normal((self.rows, self.inputs), np.float32)
+        noise = generator.standard_normal(self.rows, np.float32)
+        y = np.sin(x[:, 0] + x[:, 1]) + 0.5 * x[:, 2] * x[:, 3] + 0.3 * noise
+        if folder is None:
+            return x, y
+        for name, array in (("x", x), ("y", y)):
+            kept = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", array.dtype, array.shape)
+            kept[:] = array
+            kept.flush()
+        return tuple(np.load(folder / f"{name}.npy", mmap_mode="r") for name in "xy")  # type: ignore[return-value]
+
+    def __str__(self) -> str:
+        return f"{self.batch} of {self.rows:,} rows"
 
 
-def zoo_side(name: str, table: tuple[np.ndarray, np.ndarray]) -> Callable[[int], float]:
+SMALL = Task(500, 8, 50, 32, 60_000)
+LARGE = Task(100_000, 20, 100, 512, 12_000), Task(1_000_000, 20, 100, 512, 12_000)
+
+
+def zoo_side(task: Task, name: str, table: Table) -> Callable[[int], float]:
     """Seconds a step of a chain."""
-    from dataclasses import replace
 
     def seconds(steps: int, seed: int) -> float:
         lengths = {"num_warmup": 0, "num_samples": 10, "num_chains": 1, "thinning": steps // 10}
-        method = replace(METHODS[name], **lengths, batch_size=BATCH, start="prior")
-        return zoo.fit(MODEL, method, table, seed=seed, standardize=False, progress=False).timing.run_seconds
+        method = replace(METHODS[name], **lengths, batch_size=task.batch, start="prior")
+        return zoo.fit(task.model, method, table, seed=seed, standardize=False, progress=False).timing.run_seconds
 
-    return lambda seed: (seconds(LONG, seed) - seconds(SHORT, seed)) / (LONG - SHORT)
+    short = task.steps // 6
+    return lambda seed: (seconds(task.steps, seed) - seconds(short, seed)) / (task.steps - short)
 
 
-def bare_side(table: tuple[np.ndarray, np.ndarray]) -> Callable[[int], float]:
+def bare_side(task: Task, table: Table, noisy: bool) -> Callable[[int], float]:
     """Seconds a step of a compiled loop."""
-    problem = join(MODEL, *(np.asarray(a) for a in table))
+    problem = join(task.model, *(np.asarray(a) for a in table))
 
     @jax.jit
     def run(problem: object, z: jax.Array, key: jax.Array) -> jax.Array:
         def step(_: jax.Array, state: tuple) -> tuple:
             z, key = state
-            key, key_batch = jax.random.split(key)
-            rows = jax.random.randint(key_batch, (BATCH,), 0, problem.num_rows)
-            slope = jax.grad(problem.log_posterior)(z, (problem.x[rows], problem.y[rows]))
-            return z + 0.5 * STEP * slope, key
+            key, key_batch, key_noise = jax.random.split(key, 3)
+            rows = jax.random.randint(key_batch, (task.batch,), 0, problem.num_rows)
+            z = z + 0.5 * STEP * jax.grad(problem.log_posterior)(z, (problem.x[rows], problem.y[rows]))
+            if noisy:  # behind a barrier: XLA otherwise draws it several times over, at three times the cost of a step
+                z = z + STEP**0.5 * lax.optimization_barrier(jax.random.normal(key_noise, z.shape))
+            return z, key
 
-        return lax.fori_loop(0, LONG, step, (z, key))[0]
+        return lax.fori_loop(0, task.steps, step, (z, key))[0]
 
     def seconds(seed: int) -> float:
         key = jax.random.PRNGKey(seed)
         z = jax.random.normal(key, (problem.size,))
         begin = time.perf_counter()
         jax.block_until_ready(run(problem, z, key))
-        return (time.perf_counter() - begin) / LONG
+        return (time.perf_counter() - begin) / task.steps
 
     return seconds
 
 
-def posteriors_side(table: tuple[np.ndarray, np.ndarray]) -> Callable[[int], float]:
+def posteriors_side(task: Task, table: Table) -> Callable[[int], float]:
     """Seconds a step of SGLD as the library posteriors writes it."""
     import torch
 
@@ -100,58 +124,66 @@ def posteriors_side(table: tuple[np.ndarray, np.ndarray]) -> Callable[[int], flo
 
     torch.set_num_threads(1)
     x, y = (torch.as_tensor(np.array(a)) for a in table)
-    rows = len(y)
+    steps = task.steps // 6
 
     def log_posterior(p: dict, batch: tuple) -> tuple:
         h = torch.relu(batch[0] @ p["w0"] + p["b0"])
         off = batch[1] - (h @ p["w1"] + p["b1"])[:, 0]
         prior = sum((v**2).sum() for v in p.values())
-        return -0.5 * prior - 0.5 * rows / BATCH * (off**2).sum() / 0.3**2, torch.tensor([])
+        return -0.5 * prior - 0.5 * task.rows / task.batch * (off**2).sum() / 0.3**2, torch.tensor([])
 
     transform = posteriors.sgmcmc.sgld.build(log_posterior, lr=0.5 * STEP)
 
     def seconds(seed: int) -> float:
         torch.manual_seed(seed)
-        shapes = {"w0": (INPUTS, WIDTH), "b0": (WIDTH,), "w1": (WIDTH, 1), "b1": (1,)}
+        shapes = {"w0": (task.inputs, task.width), "b0": (task.width,), "w1": (task.width, 1), "b1": (1,)}
         state = transform.init({name: torch.randn(shape) for name, shape in shapes.items()})
         begin = time.perf_counter()
-        for _ in range(SHORT):
-            where = torch.randint(rows, (BATCH,))
+        for _ in range(steps):
+            where = torch.randint(task.rows, (task.batch,))
             state, _ = transform.update(state, (x[where], y[where]))
-        return (time.perf_counter() - begin) / SHORT
+        return (time.perf_counter() - begin) / steps
 
     return seconds
 
 
-def main() -> None:
-    """Interleave the sides, and print microseconds a step."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--disk", action="store_true")
-    arguments = parser.parse_args()
-    print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}")
-    if not importlib.util.find_spec("posteriors"):
-        print("posteriors is not installed, and left out: pip install posteriors")
-    found = {}
-    for rows in arguments.rows:
+def measure(rounds: int, short: bool, disk: bool = False) -> list[Row]:
+    """Interleave the sides of each task, in this process."""
+    with_peer, rows = sides.installed("torch", "posteriors"), []
+    tasks = (replace(SMALL, steps=12_000),) if short else (SMALL, *LARGE)
+    for task in tasks:
+        names = list(METHODS) if task is not SMALL and not short else ["SGLD", "SGHMC"]
         with tempfile.TemporaryDirectory() as folder:
-            table = data(rows, Path(folder) if arguments.disk else None)
-            sides = {"bare": bare_side(table), **{name: zoo_side(name, table) for name in METHODS}}
-            if importlib.util.find_spec("posteriors"):
-                sides["posteriors, sgld"] = posteriors_side(table)
-            for run in sides.values():
-                run(0)  # compile what is compiled once
-            seconds = {name: [] for name in sides}
-            for seed in range(arguments.rounds):
-                for name, run in sides.items():
-                    seconds[name].append(run(seed + 1))
-            found[rows] = pd.Series({name: 1e6 * float(np.median(values)) for name, values in seconds.items()})
-    table = pd.DataFrame(found)
-    table.columns = [f"us a step, {rows:,} rows" for rows in found]
-    for rows in found:
-        table[f"of bare, {rows:,}"] = found[rows] / found[rows]["bare"]
-    print(table.round(2).to_string())
+            table = task.data(Path(folder) if disk else None)
+            runs = {name: zoo_side(task, name, table) for name in names}
+            runs |= {"bare scan": bare_side(task, table, True), "bare gradient": bare_side(task, table, False)}
+            if with_peer:
+                runs["posteriors"] = posteriors_side(task, table)
+            found = {name: [1e6 * s for s in all_] for name, all_ in sides.in_turns(runs, rounds).items()}
+
+        def row(
+            name: str,
+            other: str,
+            faster: bool,
+            asked: float | None = None,
+            found: dict[str, list[float]] = found,
+            task: Task = task,
+        ) -> Row:
+            item, asked = f"a step of {name}, {task}", asked if task.rows == SMALL.rows else None
+            return Row(item, other, "warm", "µs", found[name], found[other], faster=faster, asked=asked)
+
+        rows += [row("SGLD", "bare scan", False, 1.15)]
+        rows += [row("SGLD", "posteriors", True, 10)] if with_peer else []
+        rows += [row(name, "bare gradient", False) for name in names]
+    return rows
+
+
+def main() -> None:
+    """Run all, from memory or from a file."""
+    asks = parser(__doc__, 5)
+    asks.add_argument("--disk", action="store_true")
+    given = asks.parse_args()
+    command(__doc__, partial(measure, disk=given.disk), 5, given)
 
 
 if __name__ == "__main__":

@@ -37,18 +37,20 @@ import numpy as np
 import pandas as pd
 
 import bnn_zoo as zoo
-from tests.benchmarks.steps import BATCH, INPUTS, MODEL, STEP, bare_side, posteriors_side
+from tests.benchmarks import sides
+from tests.benchmarks.steps import LARGE, STEP, bare_side, posteriors_side
 
-SHORT, LONG, WATCHED = 2_000, 12_000, 40_000
+TASK = LARGE[-1]
+SHORT, LONG, WATCHED = TASK.steps // 6, TASK.steps, 40_000
 IN_MEMORY = 400_000
 AT_ONCE = 2**18
-CHAIN = {"num_chains": 1, "num_warmup": 0, "num_samples": 10, "start": "prior", "batch_size": BATCH}
+CHAIN = {"num_chains": 1, "num_warmup": 0, "num_samples": 10, "start": "prior", "batch_size": TASK.batch}
 METHODS = {
     "sgld": zoo.methods.SGLD(step_size=STEP, **CHAIN),
     "sghmc": zoo.methods.SGHMC(step_size=1e-7, friction=1e5, **CHAIN),
-    "map": zoo.methods.MAP(num_restarts=1, batch_size=BATCH, polish_steps=0),
-    "vi": zoo.methods.VI(num_particles=1, batch_size=BATCH, num_samples=32),
-    "swag": zoo.methods.SWAG(warm_steps=500, batch_size=BATCH, num_samples=32, learning_rate=1e-4),
+    "map": zoo.methods.MAP(num_restarts=1, batch_size=TASK.batch, polish_steps=0),
+    "vi": zoo.methods.VI(num_particles=1, batch_size=TASK.batch, num_samples=32),
+    "swag": zoo.methods.SWAG(warm_steps=500, batch_size=TASK.batch, num_samples=32, learning_rate=1e-4),
 }
 
 
@@ -57,11 +59,11 @@ def write(rows: int, folder: Path) -> None:
     generator = np.random.default_rng(0)
     kept = {
         name: np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.float32, shape)
-        for name, shape in (("x", (rows, INPUTS)), ("y", (rows,)))
+        for name, shape in (("x", (rows, TASK.inputs)), ("y", (rows,)))
     }
     for start in range(0, rows, AT_ONCE):
         here = min(AT_ONCE, rows - start)
-        x = generator.standard_normal((here, INPUTS), np.float32)
+        x = generator.standard_normal((here, TASK.inputs), np.float32)
         noise = 0.3 * generator.standard_normal(here, np.float32)
         kept["x"][start : start + here] = x
         kept["y"][start : start + here] = np.sin(x[:, 0] + x[:, 1]) + 0.5 * x[:, 2] * x[:, 3] + noise
@@ -87,7 +89,7 @@ def child(folder: Path, names: list[str], rounds: int) -> dict[str, dict[str, fl
 
     def fit(name: str, steps: int, seed: int) -> float:
         method = longer(METHODS[name], steps)
-        return zoo.fit(MODEL, method, stream, seed=seed, standardize=False, progress=False).timing.run_seconds
+        return zoo.fit(TASK.model, method, stream, seed=seed, standardize=False, progress=False).timing.run_seconds
 
     def side(name: str) -> Callable[[int], float]:
         return lambda seed: (fit(name, LONG, seed) - fit(name, SHORT, seed)) / (LONG - SHORT)
@@ -115,18 +117,13 @@ def child(folder: Path, names: list[str], rounds: int) -> dict[str, dict[str, fl
     for share in (0.25, 0.5, 1.0):
         until = [mib for at, mib in seen if at <= begin + share * (end - begin)]
         found["memory"][f"most until {100 * share:.0f} %, MiB"] = max(until)
-    sides = {"bare": bare_side(table), **{name: side(name) for name in names}}
+    task = replace(TASK, rows=first)
+    runs = {"bare": bare_side(task, table, noisy=False), **{name: side(name) for name in names}}
     if importlib.util.find_spec("posteriors"):
-        sides["posteriors, sgld"] = posteriors_side(table)
-    for run in sides.values():
-        run(0)
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for seed in range(rounds):
-        for name, run in sides.items():
-            seconds[name].append(run(seed + 1))
+        runs["posteriors, sgld"] = posteriors_side(task, table)
     return found | {
         name: {"us a step": 1e6 * float(np.median(values)), "least": 1e6 * min(values), "most": 1e6 * max(values)}
-        for name, values in seconds.items()
+        for name, values in sides.in_turns(runs, rounds).items()
     }
 
 
@@ -142,8 +139,7 @@ def main() -> None:
         print(json.dumps(child(options.child, options.methods, options.rounds)))
         return
     print(f"{platform.platform()}, {os.cpu_count()} cores, {jax.devices()[0].device_kind}")
-    if not importlib.util.find_spec("posteriors"):
-        print("posteriors is not installed, and left out: pip install posteriors")
+    sides.installed("torch", "posteriors")
     for rows in options.rows:
         with tempfile.TemporaryDirectory() as folder:
             write(rows, Path(folder))
@@ -155,7 +151,7 @@ def main() -> None:
         table["steps a second, of bare"] = table.loc["bare", "us a step"] / table["us a step"]
         if "posteriors, sgld" in table.index:
             table["of posteriors"] = table.loc["posteriors, sgld", "us a step"] / table["us a step"]
-        on_disk = rows * (INPUTS + 1) * 4 / 2**20
+        on_disk = rows * (TASK.inputs + 1) * 4 / 2**20
         print(f"\n{rows:,} rows, {on_disk:,.0f} MiB on disk; {options.methods[0]} held:")
         print(", ".join(f"{name}: {value:,.0f}" for name, value in memory.items()))
         print(table.round(2).to_string())

@@ -1,34 +1,35 @@
-"""Steps of variational inference a second: this loop, a bare scan of the same bound, `SVI.run`, bayesian-torch.
+"""Steps of variational inference: this loop, a bare scan of the same bound, `SVI.run`, bayesian-torch.
 
-    python -m tests.benchmarks.svi [--steps 20000] [--rounds 5]
+    python -m tests.benchmarks.svi [--rounds 5] [--short]
 
 The same work everywhere: a 1×50 ReLU network with a prior on nothing, 500 rows of 8 features, all rows a step, one
 draw a step, Adam. ``bare`` is `jax.lax.scan` over `numpyro.infer.SVI.update` of ``AutoNormal`` with
-``TraceMeanField_ELBO``, compiled once and kept; ``zoo`` is ``zoo.fit`` with ``guide="mean_field"`` of which the
+``TraceMeanField_ELBO``, compiled once and kept. XLA draws its noise several times over, which doubles its time, unless
+a barrier keeps it apart: a floor is that second one. ``zoo`` is ``zoo.fit`` with ``guide="mean_field"`` of which the
 training alone is counted, progress, trace and checks included; NumPyro's ``SVI.run`` compiles at every call, as users
-meet it. bayesian-torch (its Bayes-by-backprop linear layers) runs where it is installed, and says so otherwise.
+meet it. bayesian-torch (its Bayes-by-backprop linear layers) runs where it is installed.
 ``network`` is the same loop on the network alone (``MAP``), which is what a rank-1 guide should cost little more than.
 """
 
 from __future__ import annotations
 
-import argparse
-import importlib.util
-import os
-import platform
 import time
 from collections.abc import Callable
+from typing import Any
+from unittest.mock import patch
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
-import pandas as pd
+from jax import lax
 from numpyro.infer import SVI, TraceMeanField_ELBO
 from numpyro.infer.autoguide import AutoNormal
 
 import bnn_zoo as zoo
 from bnn_zoo.engine import training
+from tests.benchmarks import sides
+from tests.benchmarks.rows import Row, command
 
 ROWS, INPUTS, WIDTH = 500, 8, 50
 MODEL = zoo.models.MLP(hidden=(WIDTH,), noise=0.3)
@@ -64,14 +65,21 @@ def zoo_side(method: object) -> Callable[[int], float]:
     return run
 
 
-def bare_side(steps: int) -> Callable[[int], float]:
-    """Seconds of a compiled scan over NumPyro's update."""
+def bare_side(steps: int, barrier: bool) -> Callable[[int], float]:
+    """Seconds of a compiled scan over NumPyro's update, with a barrier behind its noise or as it is."""
     x, y = map(jnp.asarray, data())
     svi = SVI(MODEL, AutoNormal(MODEL), numpyro.optim.Adam(0.01), TraceMeanField_ELBO())
 
     @jax.jit
     def run_all(state):
-        return jax.lax.scan(lambda s, _: svi.update(s, x, y), state, length=steps)
+        return lax.scan(lambda s, _: svi.update(s, x, y), state, length=steps)
+
+    def behind(*args: Any, **settings: Any) -> jax.Array:
+        return lax.optimization_barrier(normal(*args, **settings))
+
+    normal = jax.random.normal
+    with patch("jax.random.normal", behind if barrier else normal):
+        jax.block_until_ready(run_all(svi.init(jax.random.PRNGKey(0), x, y)))
 
     def run(seed: int) -> float:
         state = svi.init(jax.random.PRNGKey(seed), x, y)
@@ -120,39 +128,35 @@ def bayesian_torch_side(steps: int) -> Callable[[int], float]:
     return run
 
 
-def main() -> None:
-    """Interleave the sides and print steps a second."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=20_000)
-    parser.add_argument("--rounds", type=int, default=5)
-    arguments = parser.parse_args()
-    steps = arguments.steps
-    print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}")
+def measure(rounds: int, short: bool, steps: int = 20_000) -> list[Row]:
+    """Interleave the sides, in this process."""
+    steps = steps // 10 if short else steps
     few = {"num_steps": steps, "num_samples": 2, "num_particles": 1}
-    sides = {
+    runs = {
         "zoo": zoo_side(zoo.methods.VI(**few)),
-        "bare": bare_side(steps),
+        "bare": bare_side(steps, barrier=False),
+        "barrier": bare_side(steps, barrier=True),
         "SVI.run": svi_run_side(steps),
-        "zoo, local": zoo_side(zoo.methods.VI(**few, estimator="local")),
-        "zoo, rank1": zoo_side(zoo.methods.VI(**few, guide="rank1")),
+        "rank1": zoo_side(zoo.methods.VI(**few, guide="rank1")),
         "network": zoo_side(zoo.methods.MAP(num_restarts=1, num_steps=steps, polish_steps=0)),
     }
-    if importlib.util.find_spec("bayesian_torch"):
-        sides["bayesian-torch"] = bayesian_torch_side(steps)
-    else:
-        print("bayesian-torch is not installed, and left out: pip install bayesian-torch")
-    for run in sides.values():
-        run(0)  # compile what is compiled once
-    seconds = {name: [] for name in sides}
-    for seed in range(arguments.rounds):
-        for name, run in sides.items():
-            seconds[name].append(run(seed + 1))
-    median = pd.Series({name: float(np.median(values)) for name, values in seconds.items()})
-    table = pd.DataFrame(
-        {"steps a second": (steps / median).round(0), "seconds": median.round(3), "of bare": (median / median["bare"])}
-    )
-    print(table.to_string(float_format="%.3f"))
+    if sides.installed("torch", "bayesian_torch"):
+        runs["bayesian-torch"] = bayesian_torch_side(steps)
+    found = {name: [1e6 * s / steps for s in seconds] for name, seconds in sides.in_turns(runs, rounds).items()}
+
+    def row(item: str, one: str, other: str, name: str, state: str = "warm", **asked: Any) -> Row:
+        return Row(item, name, state, "µs", found[one], found[other], **asked)
+
+    item = "a step of mean-field VI"
+    scan = "bare scan of NumPyro's `SVI.update`"
+    rows = [row(item, "zoo", "bare", scan, faster=False, asked=1.15)]
+    rows.append(row(item, "zoo", "barrier", f"{scan}, noise behind a barrier", faster=False, asked=1.15))
+    rows.append(row(item, "zoo", "SVI.run", "NumPyro's `SVI.run`, which compiles", ""))
+    if "bayesian-torch" in found:
+        rows.append(row(item, "zoo", "bayesian-torch", "bayesian-torch", asked=4))
+    rows.append(row("a step of VI, rank 1", "rank1", "network", "the network alone", faster=False))
+    return rows
 
 
 if __name__ == "__main__":
-    main()
+    command(__doc__, measure, 5)

@@ -1,7 +1,8 @@
-"""README and CONTRIBUTING: their code runs, and their tables are the registries'."""
+"""README and CONTRIBUTING: their code runs, and their tables are the registries' and the benchmarks'."""
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 import bnn_zoo as zoo
+from tests.benchmarks import readme
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -37,6 +39,12 @@ def test_the_readme_shows_the_registry(registry):
     name = registry.__name__.split(".")[-1]
     shown = re.search(rf"<!-- table: {name} -->\n(.*?)\n<!-- end -->", README, flags=re.DOTALL)[1]
     assert shown == as_markdown(registry.table()), f"paste the new table:\n{as_markdown(registry.table())}"
+
+
+def test_the_readme_shows_what_was_measured():
+    """And nothing else: a number changed by hand, or a file committed without its table, fails."""
+    shown = readme.BLOCK.search(README)[0]
+    assert shown == readme.block(json.loads(readme.COMMITTED.read_text())), "run python -m tests.benchmarks.readme"
 
 
 def test_the_readme_code_runs_as_written(tmp_path, monkeypatch, capsys):
@@ -85,3 +93,17 @@ def test_the_worked_method_samples_the_exact_posterior():
     mean, sd = 3.0 * prior / (prior + noise), np.sqrt(prior * noise / (prior + noise))
     error = sd / np.sqrt(chain_diagnostics(f)["ess_bulk"][0])
     assert abs(f.mean() - mean) < 5 * error
+
+
+def test_the_profiling_notes_run(tmp_path, monkeypatch, capsys):
+    """Here on a fit that takes no time; a trace is written where the notes say that it is."""
+    monkeypatch.chdir(tmp_path)
+    x, y = np.linspace(-1, 1, 40).reshape(20, 2), np.arange(20.0)
+    model, method = zoo.models.Linear(), zoo.methods.MAP(num_steps=20, num_restarts=1, polish_steps=0)
+    posterior = zoo.fit(model, method, (x, y), progress=False)
+    scope: dict = {"zoo": zoo, "x": x, "y": y, "model": model, "method": method, "posterior": posterior}
+    exec(worked("program"), scope)
+    printed = capsys.readouterr().out
+    assert "flops" in printed and "HloModule" in printed
+    exec(worked("trace"), scope)
+    assert len(list(tmp_path.glob("trace/plugins/profile/*/perfetto_trace.json.gz"))) == 1
