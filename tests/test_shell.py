@@ -178,6 +178,14 @@ def test_a_fit_tells_results_on_one_stream_and_progress_on_the_other(folder, tmp
     assert posterior.attributes["held_out"] == "12 of 60 rows, by --test 0.2 --seed 0"
 
 
+def test_a_dry_run_tells_what_a_fit_would_take_and_makes_none(folder, monkeypatch):
+    monkeypatch.setattr(zoo, "fit", lambda *_, **__: pytest.fail("it fitted"))
+    args = ("fit", folder / "houses.csv", "--target", "price", "--drop", "id", *QUICK, "--dry-run")
+    text, found = run(*args).stdout, json.loads(run(*args, "--json").stdout)
+    assert "2 × 6" in text and "gradients  at most" in text and "on one core" in text
+    assert found["draws"] == 6 and found["fits"] and found["memory_bytes"] > found["draw_bytes"] > 0
+
+
 def test_a_fit_is_that_of_the_library(tmp_path):
     """The same draws as zoo.fit on the same split, so that what the shell adds changes nothing."""
     save = tmp_path / "fit.nc"

@@ -42,6 +42,7 @@ Examples:
   bnn-zoo fit houses.csv --target price --drop id --save houses.nc --report houses.html
   bnn-zoo fit houses.csv --target price --model mlp --set model.hidden=50,50 --set 'model.noise=HalfNormal(0.5)' \\
       --method nuts --set method.num_samples=1000 --set fit.precision=float64
+  bnn-zoo fit houses.csv --target price --method nuts --dry-run
   bnn-zoo fit houses.parquet --target price --test 0 --strict --json --quiet > fit.json
 
 \b
@@ -81,6 +82,7 @@ Keys of --set and what they mean:
 @option(
     "--checkpoint", type=File(), metavar="FOLDER", help="Write down how far it has come; killed, it goes on from there."
 )
+@click.option("--dry-run", is_flag=True, help="Tell what it would take in memory and gradients, and do not fit.")
 @strict_option
 @json_option
 @quiet_option
@@ -100,6 +102,14 @@ def fit(data: str, model: str, method: str, settings: tuple[str, ...], **options
         raise bad_value("--split", "given for a data set of the zoo alone", f"one for {data!r}", mend)
     encoding, whole = _encoded(table, options)
     train, test, how = _parted(data, whole, encoding, options)
+    if options["dry_run"]:
+        kept = {name: value for name, value in keywords.items() if name != "chain_method"}
+        said = zoo.estimate(built, by, train, seconds=True, **kept)
+        if options["as_json"]:
+            print_json(dataclasses.asdict(said) | {"memory_bytes": said.memory_bytes, "fits": said.fits})
+        else:
+            click.echo(said)
+        return 0
     posterior = zoo.fit(
         built, by, train, seed=options["seed"], progress=not options["quiet"], checkpoint=checkpoint, **keywords
     )
