@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.linalg import solve_triangular
 
+from bnn_zoo.engine.blas import one_thread
 from bnn_zoo.errors import bad_value
 
 
@@ -36,7 +37,8 @@ class Dense:
     @classmethod
     def of(cls, index: np.ndarray, precision: np.ndarray) -> Dense:
         """Factorise a precision ``(k, k)``; raises ``numpy.linalg.LinAlgError`` unless it is positive definite."""
-        return cls(index, np.linalg.cholesky(precision))
+        with one_thread(len(precision)):
+            return cls(index, np.linalg.cholesky(precision))
 
     def check(self) -> None:
         """Raise ValueError unless it is one that `of` could have made."""
@@ -60,7 +62,8 @@ class Dense:
 
     def coloured(self, white: np.ndarray) -> np.ndarray:
         """Turn white noise ``(S, k)`` into draws about 0."""
-        return solve_triangular(self.factor, white.T, lower=True, trans="T").T
+        with one_thread(len(self.factor)):
+            return solve_triangular(self.factor, white.T, lower=True, trans="T").T
 
 
 @jax.tree_util.register_dataclass
@@ -121,8 +124,9 @@ class Kronecker:
     def of(cls, index: np.ndarray, a: np.ndarray, g: np.ndarray, prior: np.ndarray) -> Kronecker:
         """Diagonalise A ⊗ G + D ⊗ I for factors ``a (inputs + 1, inputs + 1)``, ``g (width, width)``."""
         sd = prior**-0.5
-        values_a, vectors_a = np.linalg.eigh(sd[:, None] * a * sd[None, :])
-        values_g, vectors_g = np.linalg.eigh(g)
+        with one_thread(max(len(a), len(g))):
+            values_a, vectors_a = np.linalg.eigh(sd[:, None] * a * sd[None, :])
+            values_g, vectors_g = np.linalg.eigh(g)
         # Rounding alone makes an eigenvalue of a sum of squares negative.
         values = np.outer(np.maximum(values_a, 0), np.maximum(values_g, 0))
         return cls(index, sd[:, None] * vectors_a, vectors_g, values, prior)

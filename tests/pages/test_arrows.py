@@ -17,7 +17,7 @@ FLOORS = [
     "shell", "__main__", "__init__",
 ]  # fmt: skip
 ENGINE = [
-    "identity", "resources", "architecture", "taps", "keys", "layout", "likelihood", "density", "disk_cache",
+    "identity", "resources", "blas", "architecture", "taps", "keys", "layout", "likelihood", "density", "disk_cache",
     "compiled", "checks", "journal", "hosts", "kept", "groups", "context", "places", "draws", "scaling", "windows",
     "mixture", "simplex", "predictive", "iterates", "tasks", "schedules", "climbing", "training", "starts", "chains",
     "weights", "gaussian", "curvature", "linearized", "activations", "propagation", "moments", "wide", "process",
