@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +26,12 @@ class Iterates(NamedTuple):
         """Return the moments of no iterate, for members like ``z (M, p)``."""
         zero = jnp.zeros_like(z)
         return cls(jnp.zeros((), jnp.int32), zero, zero, jnp.zeros((z.shape[0], rank, z.shape[1]), z.dtype))
+
+    @classmethod
+    def shapes(cls, members: int, rank: int, size: int, dtype: Any) -> Iterates:
+        """Return what moments look like, for programs that are compiled before there are any."""
+        z = jax.ShapeDtypeStruct((members, size), dtype)
+        return jax.eval_shape(partial(cls.none, rank=rank), z)
 
     def add(self, z: jax.Array, wanted: jax.Array) -> Iterates:
         """Return the moments with ``z (M, p)`` in them, where ``wanted``."""

@@ -194,12 +194,20 @@ def _judged(place: Place, problem: Problem, task: Objective, z: Any, watch: Stop
     return np.asarray(value), np.linalg.norm(slope, axis=1).astype(slope.dtype)
 
 
-def requests(problem: Problem, num_members: int, schedule: Schedule, context: Context) -> list[Request]:
-    """Programs that `train` will call for plain members, to be compiled beside others."""
+def requests(
+    problem: Problem,
+    num_members: int,
+    schedule: Schedule,
+    context: Context,
+    task: Objective = PLAIN,
+    held: Batch | None = None,
+) -> list[Request]:
+    """Programs that `train` will call, to be compiled beside others; of the task the shapes are enough."""
     share = _share(num_members, context.hosts)
     num = share.stop - share.start
-    place = _place(num, problem, context, schedule, PLAIN, None)
-    return _requests(place.holding(problem), num, schedule, PLAIN, None, place)
+    task = jax.tree.map(lambda a: jax.ShapeDtypeStruct((num, *a.shape[1:]), a.dtype), task)
+    place = _place(num, problem, context, schedule, task, held)
+    return _requests(place.holding(problem), num, schedule, task, held, place)
 
 
 def _requests(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from bnn_zoo.engine import training
-from bnn_zoo.engine.compiled import call, runs_once
+from bnn_zoo.engine.compiled import Request, call, compile_together, runs_once
 from bnn_zoo.engine.context import Context
 from bnn_zoo.engine.density import Problem
 from bnn_zoo.engine.identity import settings
@@ -84,9 +87,18 @@ class Averaged:
         )
 
     def collect(
-        self, problem: Problem, key: jax.Array, context: Context, num_modes: int, rank: int, title: str
+        self,
+        problem: Problem,
+        key: jax.Array,
+        context: Context,
+        num_modes: int,
+        rank: int,
+        title: str,
+        ahead: Sequence[Request] = (),
     ) -> Collected:
         """Train ``num_modes`` networks and walk on from each, keeping the last ``rank`` deviations.
+
+        All programs are compiled side by side, and those of ``ahead``, which come after, with them.
 
         Raises
         ------
@@ -97,6 +109,14 @@ class Averaged:
         warm = Schedule(
             num_steps=self.warm_steps, learning_rate=self.warm_learning_rate, batch_size=schedule.batch_size
         )
+        shape = partial(jax.ShapeDtypeStruct, dtype=problem.x.dtype)
+        own: list[Request] = [(prior_positions, (num_modes,), (problem, key)), (_split, (), (key,))]
+        if self.learning_rate is None:
+            own.append((_curvature, (), (problem, shape((num_modes, problem.size)), key)))
+        own += training.requests(problem, num_modes, warm, context)
+        rates: Any = shape((num_modes,))
+        own += training.requests(problem, num_modes, schedule, context, Task(rate=rates))
+        compile_together([*own, *ahead], watch=context.watch)
         z, _, key_train = call(prior_positions, (num_modes,), problem, key, watch=context.watch)
         key_warm, key_rate, key_sgd, key_draws = call(_split, (), key_train, watch=context.watch)
         first = training.train(problem, z, key_warm, warm, context, f"{title} warm-up")

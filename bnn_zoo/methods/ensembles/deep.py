@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bnn_zoo.engine import training
-from bnn_zoo.engine.compiled import call, runs_once
+from bnn_zoo.engine.compiled import Request, call, compile_together, runs_once
 from bnn_zoo.engine.context import Context
 from bnn_zoo.engine.density import Batch, Problem
 from bnn_zoo.engine.draws import Draws
@@ -116,6 +116,11 @@ class DeepEnsemble(Batched):
         part, held = hold_out(problem, self.hold_out, key)
         check_batch(self, part)
         sites = anchored_sites(problem) if self.anchored else ()
+        ahead: list[Request] = [(prior_positions, (self.num_members,), (problem, key)), (_split, (), (key,))]
+        if not (self.anchored or self.bootstrap):
+            task = Task(adversarial=float(self.adversarial))
+            ahead += training.requests(part, self.num_members, self._schedule(held), context, task, held)
+        compile_together(ahead, watch=context.watch)
         z, _, key_train = call(prior_positions, (self.num_members,), problem, key, watch=context.watch)
         gradients = 0
         if self.anchored:
@@ -141,6 +146,15 @@ class DeepEnsemble(Batched):
             gradients=gradients + trained.gradients,
         )
 
+    def _schedule(self, held: Batch | None) -> Schedule:
+        return Schedule(
+            num_steps=self.num_steps,
+            learning_rate=self.learning_rate,
+            batch_size=self.batch_size,
+            polish_steps=0 if self.adversarial or held is not None else self.polish_steps,
+            patience=0 if held is None else self.patience,
+        )
+
     def _train(
         self,
         problem: Problem,
@@ -151,14 +165,7 @@ class DeepEnsemble(Batched):
         task: Task,
         held: Batch | None = None,
     ) -> Trained:
-        schedule = Schedule(
-            num_steps=self.num_steps,
-            learning_rate=self.learning_rate,
-            batch_size=self.batch_size,
-            polish_steps=0 if self.adversarial or held is not None else self.polish_steps,
-            patience=0 if held is None else self.patience,
-        )
-        trained = training.train(problem, z, key, schedule, context, title, task, held)
+        trained = training.train(problem, z, key, self._schedule(held), context, title, task, held)
         found = trained.log_posterior if trained.held_out is None else np.asarray(trained.held_out.loss)
         lost = np.flatnonzero(~np.isfinite(found))
         if len(lost):

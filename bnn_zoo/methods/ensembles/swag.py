@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bnn_zoo.engine import training
-from bnn_zoo.engine.compiled import call
+from bnn_zoo.engine.compiled import Request, call
 from bnn_zoo.engine.context import Context
 from bnn_zoo.engine.density import Problem
 from bnn_zoo.engine.draws import Draws
@@ -111,7 +111,9 @@ class SWAG(Averaged):
         return self._run(problem, key, context, 1, "SWAG")
 
     def _run(self, problem: Problem, key: jax.Array, context: Context, num_modes: int, title: str) -> Draws:
-        found = self.collect(problem, key, context, num_modes, self.rank, title)
+        wanted = Iterates.shapes(num_modes, self.rank, problem.size, problem.x.dtype)
+        ahead: list[Request] = [(_draw, (self.num_samples,), (problem, wanted, key))]
+        found = self.collect(problem, key, context, num_modes, self.rank, title, ahead)
         moments = found.iterates
         positions, lp = call(_draw, (self.num_samples,), problem, moments, found.key, watch=context.watch)
         return Draws(
