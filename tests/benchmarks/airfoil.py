@@ -1,6 +1,6 @@
 """Airfoil by bde's own protocol: microcanonical ensembles of scikit-learn-contrib's bde, and ours, at the same cost.
 
-    python -m venv bde && bde/bin/pip install sklearn-contrib-bde==1.0.2
+    python -m venv bde && bde/bin/pip install -r tests/benchmarks/requirements-bde.txt
     python -m tests.benchmarks.airfoil [FOLDER] --bde bde/bin/python [--seeds 1] [--share 1.0] [--method mclmc]
 
 FOLDER holds ``airfoil/data.txt``, as ``BNN_ZOO_DATA`` does; without either it is downloaded. bde pins another BlackJAX

@@ -3,9 +3,8 @@
     python -m tests.benchmarks.growth [--rounds 2] [--short] [--plot growth.png]
 
 **rows**: 10³ to 10⁷ of 10 inputs, batches of 512 and a 1×50 network; in memory up to 10⁶, from a file of NumPy's
-beyond. **weights**: 10² to 10⁶ in one hidden layer, 500 rows: batches of 100 (SGHMC), all rows a step (MAP), and, of
-which nothing is asked, a compiled loop of bare gradients, which grow with more than the weights where activations no
-longer fit in the processor's caches.
+beyond. **weights**: 10² to 10⁶ in one hidden layer, 500 rows: batches of 100 (SGHMC), or all rows a step (MAP, beside a
+compiled loop of bare gradients).
 **chains** and **members**: 1 to 64, 1×50, all of 500 rows a step. Seconds are those of one step of all chains or
 members, by the difference of two runs of which one is eight times as long, the better of two each, so that compiling
 and what is done once do not count. Every point is a process of its own, and sizes take turns; what the first fit took
@@ -13,16 +12,18 @@ to compile, and the most memory that was held, are printed beside the seconds.
 
 A slope is that of log seconds against log size, by least squares over the upper half of the range (of logs): 10⁵ rows,
 10⁴ weights, 16 chains and more, where what a step costs whatever its size is a small part. Work in proportion to size
-has a slope of 1, and nothing should have more. `ALLOWED` is for noise: that of the slopes of rounds is printed.
+has a slope of 1, and nothing should have more. `ALLOWED` is for noise: that of the slopes of rounds is printed. MAP is
+held to the slope of the bare gradient, which has a little more than 1 itself: activations of 500 rows and 10⁵ or 10⁶
+weights no longer fit in a processor's caches.
 """
 
 from __future__ import annotations
 
 import json
 import tempfile
-import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,6 @@ import numpy as np
 
 from tests.benchmarks import sides
 from tests.benchmarks.rows import Row, command, parser
-from tests.benchmarks.streaming import held
 
 if TYPE_CHECKING:
     from bnn_zoo.posterior import Timing
@@ -49,16 +49,17 @@ SIZES = {
     "members": (1, 4, 16, 32, 64),
 }
 BATCHES = {
-    ("rows", "SGLD"): 512,
-    ("rows", "MAP"): 512,
-    ("weights", "SGHMC"): 100,
-    ("weights", "MAP"): None,
-    ("weights", BARE): None,
-    ("chains", "SGHMC"): None,
-    ("members", "DeepEnsemble"): None,
+    "rows": {"SGLD": 512, "MAP": 512},
+    "weights": {"SGHMC": 100, "MAP": None, BARE: None},
+    "chains": {"SGHMC": None},
+    "members": {"DeepEnsemble": None},
 }
 ALLOWED = 0.1  # above 1
-PANELS = {"rows": "rows, in batches of 512", "weights": "weights", "chains": "chains, or members"}
+PANELS = {
+    ("rows",): "rows, in batches of 512",
+    ("weights",): "weights",
+    ("chains", "members"): "chains, or members",
+}
 
 
 def data(rows: int, folder: Path) -> Any:
@@ -119,7 +120,7 @@ def fitter(direction: str, name: str, size: int, folder: Path) -> Callable[[int]
         "MAP": {"num_restarts": many, "polish_steps": 0},
         "DeepEnsemble": {"num_members": many, "polish_steps": 0},
     }[name]
-    settings["batch_size"] = BATCHES[direction, name]
+    settings["batch_size"] = BATCHES[direction][name]
 
     def fit(steps: int) -> Timing:
         length = {"thinning": steps // DRAWS} if name in ("SGLD", "SGHMC") else {"num_steps": steps}
@@ -131,15 +132,8 @@ def fitter(direction: str, name: str, size: int, folder: Path) -> Callable[[int]
 
 def one(direction: str, name: str, size: int, seconds: float) -> sides.Run:
     """Seconds a step at one size, those of compiling, and the most memory held, pages of files not counted."""
-    most, done = [held()], threading.Event()
-
-    def watch() -> None:
-        while not done.wait(0.02):
-            most.append(max(most.pop(), held()))
-
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, sides.watching() as most:
         fit, steps = fitter(direction, name, size, Path(folder)), LEAST
-        threading.Thread(target=watch, daemon=True).start()
         compiling = fit(steps).compile_seconds
         while True:  # until the longer run takes long enough to be told from the other, whatever else the machine does
             shorter, longer = (min(fit(count).run_seconds for _ in range(2)) for count in (steps, TIMES * steps))
@@ -147,66 +141,94 @@ def one(direction: str, name: str, size: int, seconds: float) -> sides.Run:
             if gained > max(0.5 * seconds, 2 * shorter):
                 break
             steps *= round(min(max(seconds / max(gained, 1e-9), 4), 64))
-        done.set()
-    return {"seconds": gained / ((TIMES - 1) * steps), "compiling": compiling, "MiB": most[0]}
+        return {"seconds": gained / ((TIMES - 1) * steps), "compiling": compiling, "MiB": most()}
 
 
-def slope(sizes: tuple[int, ...], seconds: list[float]) -> float:
-    """Of logs, over the upper half of their range."""
-    x, y = np.log(sizes), np.log(seconds)
-    upper = x >= min((x[0] + x[-1]) / 2 - 1e-9, x[-2])
-    return float(np.polyfit(x[upper], y[upper], 1)[0])
+@dataclass(frozen=True)
+class Line:
+    """Points of one method in one direction: of each size, a run a round."""
+
+    direction: str
+    name: str
+    sizes: tuple[int, ...]
+    runs: list[list[sides.Run]]
+
+    @property
+    def item(self) -> str:
+        """What its slopes are of."""
+        return f"seconds a step of {self.name} as a power of {self.direction}, {self.sizes[0]:,} to {self.sizes[-1]:,}"
+
+    @property
+    def slopes(self) -> list[float]:
+        """Of logs, over the upper half of their range, one a round."""
+        x, y = np.log(self.sizes), np.log([sides.each(runs, "seconds") for runs in self.runs])
+        upper = x >= min((x[0] + x[-1]) / 2 - 1e-9, x[-2])
+        return np.polyfit(x[upper], y[upper], 1)[0].tolist()
+
+    @property
+    def micro(self) -> np.ndarray:
+        """Microseconds a step at each size."""
+        return 1e6 * np.array([sides.median(runs, "seconds") for runs in self.runs])
+
+    def __str__(self) -> str:
+        said = [f"{self.name}, {self.direction}"]
+        for size, micro, runs in zip(self.sizes, self.micro, self.runs, strict=True):
+            compiling, memory = sides.median(runs, "compiling"), sides.median(runs, "MiB")
+            said.append(f"{size:>12,}{micro:>14,.1f} µs a step{compiling:>8.1f} s compiling{memory:>10,.0f} MiB")
+        rounds = len(self.slopes)
+        error = f" ± {np.std(self.slopes, ddof=1) / np.sqrt(rounds):.3f}" if rounds > 1 else ""
+        return "\n".join([*said, f"slope {np.mean(self.slopes):.3f}{error}"])
 
 
 def measure(rounds: int, short: bool, plot: Path | None = None) -> list[Row]:
-    """Every point once a round, and a slope a round."""
-    rows, drawn = [], {}
-    for direction, name in BATCHES:
-        if short and name in ("MAP", BARE):
-            continue
-        sizes = SIZES[direction][:3:2] if short else SIZES[direction]
-        points = [f"{direction}/{name}/{size}" for size in sizes]
-        seconds = ("--seconds", str(0.1 * SECONDS if short else SECONDS))
-        found = list(sides.interleaved("tests.benchmarks.growth", points, rounds, *seconds).values())
-        print(f"{name}, {direction}")
-        for size, runs in zip(sizes, found, strict=True):
-            step, compiling, memory = (sides.median(runs, what) for what in ("seconds", "compiling", "MiB"))
-            print(f"{size:>12,}{1e6 * step:>14,.1f} µs a step{compiling:>8.1f} s compiling{memory:>10,.0f} MiB")
-        each = [slope(sizes, [runs[i]["seconds"] for runs in found]) for i in range(rounds)]
-        error = f" ± {np.std(each, ddof=1) / np.sqrt(rounds):.3f}" if rounds > 1 else ""
-        print(f"slope {np.mean(each):.3f}{error}", flush=True)
-        drawn[direction, name] = sizes, [sides.median(runs, "seconds") for runs in found], float(np.median(each))
-        item = f"seconds a step of {name} as a power of {direction}, {sizes[0]:,} to {sizes[-1]:,}"
-        asked = None if name == BARE else 1 + ALLOWED
-        rows.append(Row(item, "", "warm", "", each, faster=False, asked=asked))
+    """Every point once a round, all of one direction in turn, and a slope a round."""
+    rows, drawn = [], []
+    seconds = ("--seconds", str(0.1 * SECONDS if short else SECONDS))
+    for direction, batches in BATCHES.items():
+        sizes, names = SIZES[direction], tuple(batches)
+        if short:
+            sizes, names = sizes[:3:2], names[:1]
+        points = [f"{direction}/{name}/{size}" for name in names for size in sizes]
+        found = sides.interleaved("tests.benchmarks.growth", points, rounds, *seconds)
+        lines = {
+            name: Line(direction, name, sizes, [found[f"{direction}/{name}/{size}"] for size in sizes])
+            for name in names
+        }
+        for name, line in lines.items():
+            print(line, flush=True)
+            against = BARE if name == "MAP" and BARE in lines else ""
+            theirs = lines[BARE].slopes if against else []
+            if name != BARE:
+                row = Row(line.item, against, "warm", "", line.slopes, theirs, faster=False, asked=1 + ALLOWED)
+                rows.append(row)
+        drawn += lines.values()
     if plot is not None:
         draw(drawn, plot)
     return rows
 
 
-def draw(drawn: dict[tuple[str, str], tuple[tuple[int, ...], list[float], float]], path: Path) -> None:
-    """Three panels: rows, weights, chains and members; dashed, what is in proportion to size."""
+def draw(lines: list[Line], path: Path) -> None:
+    """Three panels: rows, weights, chains and members."""
     import matplotlib
 
     matplotlib.use("agg")
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(1, 3, figsize=(11, 3.8), layout="constrained")
-    panels = dict(zip(PANELS, axes, strict=True))
-    for (direction, name), (sizes, seconds, power) in drawn.items():
-        panel = panels.get(direction, panels["chains"])
-        micro = 1e6 * np.asarray(seconds)
-        panel.loglog(sizes, micro, "o-", label=f"{name}, slope {power:.2f}")
-        panel.loglog(sizes, micro[-1] / sizes[-1] * np.asarray(sizes), "--", color="0.7", linewidth=1, zorder=0)
-    for name, panel in panels.items():
-        points = np.concatenate([line.get_ydata() for line in panel.lines if line.get_marker() == "o"])
-        panel.set_ylim(min(points) / 3, max(points) * 3)
-        panel.set_xlabel(PANELS[name])
+    for panel, (directions, label) in zip(axes, PANELS.items(), strict=True):
+        shown = [line for line in lines if line.direction in directions]
+        for line in shown:
+            panel.loglog(line.sizes, line.micro, "o-", label=f"{line.name}, slope {np.median(line.slopes):.2f}")
+        low, high = (f([f(line.micro) for line in shown]) for f in (min, max))
+        ends = np.array([min(shown[0].sizes), max(shown[0].sizes)])
+        panel.plot(ends, high / ends[1] * ends, "--", color="0.7", zorder=0, label="in proportion to size")
+        panel.set_ylim(low / 8, high * 20)
+        panel.set_xlabel(label)
         panel.legend(frameon=False, loc="upper left")
         panel.grid(alpha=0.3)
-    panels["chains"].set_xticks(SIZES["chains"], [str(size) for size in SIZES["chains"]])
-    panels["chains"].minorticks_off()
     axes[0].set_ylabel("µs a step")
+    axes[2].set_xticks(SIZES["chains"], [str(size) for size in SIZES["chains"]])
+    axes[2].minorticks_off()
     figure.savefig(path, dpi=150)
     pyplot.close(figure)
 

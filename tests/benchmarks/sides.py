@@ -7,7 +7,10 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 
@@ -30,6 +33,28 @@ def use_cores(count: int) -> None:
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0))
+
+
+def held() -> float:
+    """MiB that this process holds, pages of files not counted."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return (int(status["VmRSS"].split()[0]) - int(status["RssFile"].split()[0])) / 1024
+
+
+@contextmanager
+def watching() -> Iterator[Callable[[], float]]:
+    """Give the most that this process has held so far in the block, in MiB."""
+    most, done = [held()], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.02):
+            most[0] = max(most[0], held())
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield lambda: most[0]
+    finally:
+        done.set()
 
 
 def timed(function: Callable[[], object]) -> float:

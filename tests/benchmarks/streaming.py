@@ -71,12 +71,6 @@ def write(rows: int, folder: Path) -> None:
         array.flush()
 
 
-def held() -> float:
-    """MiB that this process holds, pages of files not counted."""
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return (int(status["VmRSS"].split()[0]) - int(status["RssFile"].split()[0])) / 1024
-
-
 def longer(method: object, steps: int) -> object:
     """Return ``method`` with so many steps."""
     return replace(method, **({"thinning": steps // 10} if hasattr(method, "thinning") else {"num_steps": steps}))  # type: ignore[type-var]
@@ -98,13 +92,13 @@ def child(folder: Path, names: list[str], rounds: int) -> dict[str, dict[str, fl
     table = np.array(x[:first]), np.array(y[:first])
     begin = time.perf_counter()
     size = stream.summary.sha256 and time.perf_counter() - begin
-    found = {"memory": {"before, MiB": held(), "pass over all rows, s": float(size)}}
+    found = {"memory": {"before, MiB": sides.held(), "pass over all rows, s": float(size)}}
     seen: list[tuple[float, float]] = []
     done = threading.Event()
 
     def watch() -> None:
         while not done.wait(0.05):
-            seen.append((time.perf_counter(), held()))
+            seen.append((time.perf_counter(), sides.held()))
 
     fit(names[0], SHORT, 0)
     thread = threading.Thread(target=watch)
