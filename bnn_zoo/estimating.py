@@ -190,8 +190,11 @@ def within_memory(method: Any, method_name: str, problem: Problem, keep: Keep) -
         log.warning("%s would not fit, as %s: %s, for as many steps.", got, free, said)
         return thinned
     mend = "Ask for fewer draws or members, or a smaller model."
+    fewer = int(room // (found.draw_bytes / found.draws))
+    if hasattr(method, "num_samples") and fewer > 0:
+        mend = f"Ask for num_samples={fewer} or fewer."
     if getattr(method, "keeps", False):
-        mend = "Keep them in a file, keep=pathlib.Path('folder'), or keep='functions'; or ask for fewer draws."
+        mend = f"Keep them in a file, keep=pathlib.Path('folder'), or keep='functions'. {mend}"
     raise bad_value(f"the draws of method {method_name}", f"such as fit where {free}", got, mend)
 
 

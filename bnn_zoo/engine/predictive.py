@@ -40,18 +40,17 @@ def moments(
 
     The variance between draws is the population's: together the two are the variance of the mixture.
     """
-    rows, total = block_rows(len(positions), len(x)), 0
-    mean = between = within = np.zeros(len(x), problem.x.dtype)
+    padded, blocks = _blocks(problem, x, block_rows(len(positions), len(x)))
+    whole: tuple = ()
     for piece in pieces(positions):
-        padded, blocks = _blocks(problem, x, rows)
         out = call(_moments, (), problem, positions[piece], padded, blocks, watch=watch)
-        new_mean, new_between, new_within = (np.asarray(a).reshape(-1)[: len(x)] for a in out)
-        count = piece.stop - piece.start
-        total += count
-        share = count / total
-        mean, between = _merged((mean, between), (new_mean, new_between), share)
-        within = within + share * (new_within - within)
-    return tuple(a.astype(problem.x.dtype) for a in (mean, between, within))  # type: ignore[return-value]
+        mean, between, within = (np.asarray(a).reshape(-1)[: len(x)] for a in out)
+        if whole:
+            share = (piece.stop - piece.start) / piece.stop
+            mean, between = _merged(whole[:2], (mean, between), share)
+            within = whole[2] + share * (within - whole[2])
+        whole = mean, between, within
+    return whole
 
 
 def pieces(positions: np.ndarray) -> list[slice]:
