@@ -95,18 +95,18 @@ def call(function: Callable, static: tuple, *args: Any, watch: Stopwatch | None 
 def compile_together(requests: list[Request], watch: Stopwatch | None = None) -> list[Callable]:
     """Compile several programs at once: XLA lets go of the interpreter lock, so two take little longer than one.
 
-    Each request is ``(function, static, args)``. Tracing is done one after the other: NumPyro's stack of effect
-    handlers is shared by all threads.
+    Each request is ``(function, static, args)``. Tracing is done one after the other, as NumPyro's stack of effect
+    handlers is shared by all threads, and while what was traced before is being compiled: what takes longest first.
     """
     keys = [_key(*request) for request in requests]
     missing = [i for i, key in enumerate(keys) if _find(key) is None]
     begin = time.perf_counter()
     if missing:
-        lowered = [_lower(*requests[i]) for i in missing]
+        missing.sort(key=lambda i: requests[i][0] in _once)
         with ThreadPoolExecutor(len(missing)) as pool:
-            programs = pool.map(_compile, [requests[i][0] for i in missing], lowered)
-            for i, program in zip(missing, programs, strict=True):
-                _keep(keys[i], program)
+            programs = {i: pool.submit(_compile, requests[i][0], _lower(*requests[i])) for i in missing}
+            for i, program in programs.items():
+                _keep(keys[i], program.result())
         if watch is not None:
             watch.add_compile(time.perf_counter() - begin)
     return [_programs[key] for key in keys]
