@@ -5,8 +5,8 @@
 The same model object (1×50 ReLU, noise with a prior), the same 500 × 8 standardised data, 200 warm-up and 200 draws,
 float32. Seconds are from the call to the last draw, compilation included and imports not. Sides are interleaved. Cold:
 nothing is taken from disk. Warm cache: the zoo finds in its folder what an earlier process has compiled, as it does by
-default; NumPyro's side is as its users have it, without. ``short`` sides are fits of one chain, 20 + 20 iterations of at
-most 31 leapfrogs from a prior draw, in which compiling is nearly all.
+default; NumPyro's side is as its users have it, without. ``short`` sides are fits of one chain, 20 + 20 iterations of
+at most 31 leapfrogs from a prior draw, in which compiling is nearly all.
 """
 
 from __future__ import annotations
