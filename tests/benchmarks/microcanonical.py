@@ -4,7 +4,7 @@
 
 FOLDER holds ``NAME/data.txt`` of the UCI sets, as ``BNN_ZOO_DATA`` does; without either they are downloaded. 1×50 ReLU,
 4 chains, warm starts; NUTS takes ``--iterations`` of warm-up and as many of sampling, MCLMC 40 steps for each of these
-in warm-up and 100 in sampling (kept every 20th), adjusted 12 and 40 trajectories (kept every 20th).
+in warm-up and 100 in sampling (kept every 5th), adjusted 12 and 40 trajectories (kept every 20th).
 
 A seed a round, and one line a run. ``ESS``: bulk, over training points and points between, the least and the median.
 ``a 1000 g``: ESS for 1000 gradients of sampling, ``all in``: for 1000 gradients of everything, starts and warm-up
@@ -33,7 +33,7 @@ def methods(iterations: int) -> dict[str, object]:
     """What is compared, at lengths that cost about the same."""
     return {
         "nuts": zoo.methods.NUTS(num_warmup=iterations, num_samples=iterations),
-        "mclmc": zoo.methods.MCLMC(num_warmup=40 * iterations, num_samples=5 * iterations, thinning=20),
+        "mclmc": zoo.methods.MCLMC(num_warmup=40 * iterations, num_samples=20 * iterations, thinning=5),
         "adjusted": zoo.methods.MCLMC(
             adjusted=True, num_warmup=12 * iterations, num_samples=2 * iterations, thinning=20
         ),
