@@ -67,7 +67,7 @@ class Row:
         asked = "" if self.asked is None else f"{'≥' if self.faster else '≤'} {self.asked:g} {unit}".rstrip()
         asked += {None: "", True: ", met", False: ", **missed**"}[self.met]
         ratio = f"{_spread(self.ratios)} ×" if self.theirs else ""
-        theirs = f"{_figure(np.median(self.theirs))} {self.unit}" if self.theirs else ""
+        theirs = f"{_figure(np.median(self.theirs))} {self.unit}".rstrip() if self.theirs else ""
         ours = f"{_figure(np.median(self.ours))} {self.unit}".rstrip()
         return self.item, self.against, self.state, ours, theirs, ratio, asked
 
