@@ -1,6 +1,6 @@
 """What the draws of a wide network take: in memory, in a file, and as functions in place of weights.
 
-    python -m tests.benchmarks.kept [--weights 1000000] [--draws 250]
+    python -m tests.benchmarks.kept [--weights 1000000] [--draws 50]
 
 SGLD on batches of 32 of 500 rows, 4 chains, two hidden layers; draws are ten steps apart. Memory is the most that a
 process holds, pages of files not counted, at the end of a fit and of a prediction at 1,000 inputs; all libraries, and
@@ -45,7 +45,7 @@ def main() -> None:
     """Print a line for each way."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=int, default=1_000_000)
-    parser.add_argument("--draws", type=int, default=250)
+    parser.add_argument("--draws", type=int, default=50)
     parser.add_argument("--side", choices=KEEP)
     given = parser.parse_args()
     if given.side:
