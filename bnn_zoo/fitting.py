@@ -125,9 +125,14 @@ def fit(
     check_choice("processes", processes, ("together", "alone"))
     mesh, together = check_mesh(mesh, chain_method), hosts.present() if processes == "together" else None
     ready = prepared(model, method, data, standardize, precision, keep, at)
-    method, dataset, stream, scaling, kept = ready.method, ready.dataset, ready.stream, ready.scaling, ready.kept
+    dataset, stream, scaling, kept = ready.dataset, ready.stream, ready.scaling, ready.kept
     size = ready.rows, dataset.num_features
     log.info("fitting %s by %s to %s (%d rows, %d features), seed %d", *ready.names, dataset.name, *size, seed)
+    with jax.enable_x64(ready.x64):
+        problem = ready.problem()
+        whole = problem if stream is None else windowed(problem, stream, scaling, seed)
+        # First of all: a checkpoint is of the method that runs, and so is what processes agree on.
+        method = within_memory(ready.method, ready.names[1], problem, kept.keep)
     attributes = provenance(ready.model, method, dataset.name, seed, ready.standardize, ready.x64)
     if stream is not None:
         attributes |= {ROWS: str(ready.rows), STREAM: f"{stream!r}; SHA-256 {stream.summary.sha256[:16]}"}
@@ -139,9 +144,6 @@ def fit(
     context = Context(shown, chain_method, journal=journal, mesh=mesh, hosts=together, keep=kept.keep)
     same = {name: attributes[name] for name in SAME} | {"chain_method": chain_method, "sha256 of the data": digest}
     with shared(together, same), jax.enable_x64(ready.x64), context.watch.running():
-        problem = ready.problem()
-        whole = problem if stream is None else windowed(problem, stream, scaling, seed)
-        method = within_memory(method, ready.names[1], whole, kept.keep)
         result = method.run(whole, key, context)
     with jax.enable_x64(ready.x64):
         _look_at_prior(problem)  # now, as a method refuses what it cannot fit before anything is compiled
@@ -165,9 +167,7 @@ def fit(
         model_name=ready.names[0],
         method_name=ready.names[1],
         x64=ready.x64,
-        attributes=attributes
-        | {"method": readable(method)}
-        | ({"places": "; ".join(context.told)} if context.told else {}),
+        attributes=attributes | ({"places": "; ".join(context.told)} if context.told else {}),
         stream=stream,
         kept=kept,
     )
