@@ -205,7 +205,7 @@ def test_draws_are_read_in_pieces(whole, tmp_path, monkeypatch):
 def test_a_fit_that_is_killed_keeps_what_it_would_have(keep, tmp_path, monkeypatch):
     """Draws, functions and moments of a fit that stops between chunks and goes on from its checkpoint."""
     monkeypatch.setattr("bnn_zoo.engine.groups.SECONDS", 0.0)
-    monkeypatch.setattr("bnn_zoo.engine.groups.CHUNK_SECONDS", 0.002)
+    monkeypatch.setattr(chains, "MOST_DRAWS", 5)  # a chunk: eight of them a chain, however fast it is
 
     def where(name: str) -> object:
         return keep if keep == "functions" else tmp_path / name
