@@ -4,12 +4,13 @@
         [--starts prior map ensemble] [--weights non-centred centred] [--to two_minutes.jsonl]
 
 FOLDER holds ``NAME/data.txt`` of the UCI sets, as ``BNN_ZOO_DATA`` does; without either they are downloaded. Standard
-split 0, 1×50 ReLU, a half-Normal(3) scale of weights, 4 chains. All of a fit but its compilation is in the budget: the
+split 0, 1×50 tanh, a half-Normal(3) scale of weights, 4 chains. All of a fit but its compilation is in the budget: the
 training of starts, warm-up (a third of the rest) and sampling; 500 draws a chain are kept, and in NUTS as many as there
 is time for. Long runs can be made in pieces: each line goes to a file, and what is there already is not run again.
 
 ``R-hat`` and ``ESS``: of f(x) at training, held-out and in-between inputs, in the median and the worst of them; ESS of
-all draws of all chains. ``LL``: test log likelihood, of all chains and of the worst alone.
+all draws of all chains. ``LL``: test log likelihood, of all chains and of the worst alone. A sampler for which float32
+is too coarse, and which says so, runs in float64.
 """
 
 from __future__ import annotations
@@ -28,10 +29,22 @@ import numpyro.distributions as dist
 import pandas as pd
 
 import bnn_zoo as zoo
+from bnn_zoo.errors import ZooValueError
 from bnn_zoo.reports import apart
 
 WIDTH, SPREAD, KEPT, CHAINS = 50, 3.0, 500, 4
-COLUMNS = ["LL", "worst chain", "R-hat", "worst R-hat", "ESS", "least ESS", "gradients", "seconds", "verdict"]
+COLUMNS = [
+    "LL",
+    "worst chain",
+    "R-hat",
+    "worst R-hat",
+    "ESS",
+    "least ESS",
+    "gradients",
+    "seconds",
+    "precision",
+    "verdict",
+]
 
 
 def centred(x: jax.Array, y: jax.Array | None = None) -> None:
@@ -43,13 +56,15 @@ def centred(x: jax.Array, y: jax.Array | None = None) -> None:
         w = numpyro.sample(f"w_{layer}", dist.Normal(0, scale * inputs**-0.5).expand([inputs, width]).to_event(2))
         b = numpyro.sample(f"b_{layer}", dist.Normal(0, scale).expand([width]).to_event(1))
         h = h @ w + b[None, :]
-        h = jax.nn.relu(h) if layer == 0 else h
+        h = jnp.tanh(h) if layer == 0 else h
     noise = numpyro.sample("noise", dist.HalfNormal(1.0))
     numpyro.sample("y", dist.Normal(h[:, 0], jnp.broadcast_to(noise, h[:, 0].shape)), obs=y)
 
 
 MODELS = {
-    "non-centred": zoo.models.MLP(hidden=(WIDTH,), weight_scale=dist.HalfNormal(SPREAD), noise=dist.HalfNormal(1.0)),
+    "non-centred": zoo.models.MLP(
+        hidden=(WIDTH,), activation="tanh", weight_scale=dist.HalfNormal(SPREAD), noise=dist.HalfNormal(1.0)
+    ),
     "centred": centred,
 }
 
@@ -66,12 +81,25 @@ def chains(sampler: str, start: str, warmup: int, kept: int, thinning: int) -> A
 
 
 def run(name: str, sampler: str, start: str, weights: str, seconds: float) -> dict[str, Any]:
-    """One fit, of as many iterations as there is time for."""
+    """One fit; in float64 where float32 is refused, and what it is refused for where that is too."""
+    row = {"set": name, "sampler": sampler, "start": start, "weights": weights}
     train, test = zoo.datasets.load(name, split=0)
+    for precision in ("float32", "float64"):
+        try:
+            posterior = timed(train, sampler, start, weights, seconds, precision)
+        except ZooValueError as error:
+            refusal = str(error)
+        else:
+            return row | {"precision": precision} | figures(posterior, test)
+    return row | dict.fromkeys(COLUMNS, float("nan")) | {"precision": precision, "verdict": "refused: " + refusal}
+
+
+def timed(train: zoo.Dataset, sampler: str, start: str, weights: str, seconds: float, precision: str) -> zoo.Posterior:
+    """As many iterations as there is time for."""
 
     def fit(warmup: int, kept: int, thinning: int = 1) -> zoo.Posterior:
         method = chains(sampler, start, warmup, kept, thinning)
-        return zoo.fit(MODELS[weights], method, train, standardize=True, progress=False)
+        return zoo.fit(MODELS[weights], method, train, standardize=True, precision=precision, progress=False)
 
     fit(20, 20)  # compiles
     if sampler == "nuts":
@@ -92,7 +120,7 @@ def run(name: str, sampler: str, start: str, weights: str, seconds: float) -> di
         a_step = (short.resume(200, progress=False).timing.run_seconds - before) / 2000
         steps = int((seconds - (before - 2000 * a_step)) / a_step)
         posterior = fit(steps // 3, KEPT, max(1, 2 * steps // 3 // KEPT))
-    return {"set": name, "sampler": sampler, "start": start, "weights": weights} | figures(posterior, test)
+    return posterior
 
 
 def figures(posterior: zoo.Posterior, test: zoo.Dataset) -> dict[str, Any]:
