@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,8 @@ def timed(train: zoo.Dataset, sampler: str, start: str, weights: str, seconds: f
         method = chains(sampler, start, warmup, kept, thinning)
         return zoo.fit(MODELS[weights], method, train, standardize=True, precision=precision, progress=False)
 
-    fit(20, 20)  # compiles
+    with suppress(ZooValueError):  # compiles; of so short a warm-up no more is asked
+        fit(20, 20)
     if sampler == "nuts":
         short = fit(50, 50)
         warmup = max(100, int(50 * seconds / 3 / short.timing.run_seconds))
@@ -115,7 +117,7 @@ def timed(train: zoo.Dataset, sampler: str, start: str, weights: str, seconds: f
             if more > 0:
                 posterior = posterior.resume(more, progress=False)
     else:
-        short = fit(1000, 100, 10)
+        short = fit(5000, 100, 10)
         before = short.timing.run_seconds
         a_step = (short.resume(200, progress=False).timing.run_seconds - before) / 2000
         steps = int((seconds - (before - 2000 * a_step)) / a_step)
