@@ -32,7 +32,7 @@ from jax import lax
 from numpyro.infer.mcmc import MCMCKernel
 
 from bnn_zoo.engine import hosts, starts
-from bnn_zoo.engine.compiled import Request, call, compile_together, compiled, runs_once
+from bnn_zoo.engine.compiled import Request, Stopwatch, call, compile_together, compiled, runs_once, shapes_of
 from bnn_zoo.engine.context import Context, Progress, available_cores
 from bnn_zoo.engine.density import Problem
 from bnn_zoo.engine.draws import Draws
@@ -140,7 +140,7 @@ def sample(method: MarkovMethod, problem: Problem, key: jax.Array, context: Cont
     place = choose("chains", part.num_chains, problem, context, batch_of(method) is None, by_threads=True)
     plan, placed = make_plan(part.num_chains, place), place.holding(problem)
     trained = starts.requests(method.start, problem, num, context, batch_of(method))
-    compile_together([*requests(part, placed, plan, place, num), *trained], watch=context.watch)
+    compile_together([*requests(part, placed, plan, place, num, context.watch), *trained], watch=context.watch)
     key_start, keys = call(_begin_keys, (num,), key, watch=context.watch)
     start = starts.positions(method.start, problem, key_start, num, context, batch_of(method))
     groups = _begin_groups(part, placed, start.positions[share], np.asarray(keys)[share], plan, place, context)
@@ -333,11 +333,13 @@ def restore(method: MarkovMethod, problem: Problem, plan: Plan, leaves: list[np.
     return Run(tuple(jax.tree.unflatten(structure, piece) for piece in pieces), plan)
 
 
-def state_shape(method: MarkovMethod, problem: Problem, plan: Plan, num_chains: int) -> Any:
+def state_shape(
+    method: MarkovMethod, problem: Problem, plan: Plan, num_chains: int, watch: Stopwatch | None = None
+) -> Any:
     """Shapes of the state of one group of chains."""
     begins = _begin_shapes(problem, plan, num_chains)
     alike = Place("threads" if plan.method == "threads" else "vectorized")  # spread over devices, too, shapes are these
-    return jax.eval_shape(partial(begin_group, alike, law_of(method)), replace(problem, shared=False), *begins)
+    return shapes_of(begin_group, (alike, law_of(method)), replace(problem, shared=False), *begins, watch=watch)
 
 
 def _begin_shapes(problem: Problem, plan: Plan, num_chains: int) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
@@ -408,13 +410,15 @@ def advance_group(
     return _grouped(place, partial(advance, method, capacity), 2)(problem, state, num_draws, thinning)
 
 
-def requests(method: MarkovMethod, problem: Problem, plan: Plan, place: Place, total: int) -> list[Request]:
+def requests(
+    method: MarkovMethod, problem: Problem, plan: Plan, place: Place, total: int, watch: Stopwatch
+) -> list[Request]:
     """Programs that `sample` will call but for those of starts: compiled side by side, they take as long as one.
 
     ``method`` has this process's chains, of ``total``.
     """
     law = law_of(method)
-    state, count = state_shape(method, problem, plan, method.num_chains), np.int32(0)
+    state, count = state_shape(method, problem, plan, method.num_chains, watch), np.int32(0)
     return [
         (advance_group, (place, law, _capacity(problem)), (problem, state, count, count)),
         (begin_group, (place, law), (problem, *_begin_shapes(problem, plan, method.num_chains))),

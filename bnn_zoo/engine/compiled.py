@@ -23,10 +23,13 @@ from bnn_zoo.engine.disk_cache import compile_kept
 from bnn_zoo.engine.identity import fingerprint
 
 CAPACITY = 256
+CAPACITY_TRACED = 8
 
 Request = tuple[Callable, tuple, tuple]  # a function, its static settings, its arguments
 
 _programs: OrderedDict[Any, Any] = OrderedDict()
+_shapes: OrderedDict[Any, Any] = OrderedDict()
+_traced: OrderedDict[Any, Any] = OrderedDict()  # what was traced for its shapes, until it is compiled
 _lock = threading.Lock()
 _tracing = threading.Lock()
 
@@ -80,7 +83,7 @@ def compiled(function: Callable, static: tuple, *args: Any, watch: Stopwatch | N
     if found is not None:
         return found
     begin = time.perf_counter()
-    lowered = _lower(function, static, args)
+    lowered = _lower(key, function, static, args)
     program = _keep(key, _compile(function, lowered))
     if watch is not None:
         watch.add_compile(time.perf_counter() - begin)
@@ -104,7 +107,7 @@ def compile_together(requests: list[Request], watch: Stopwatch | None = None) ->
     if missing:
         missing.sort(key=lambda i: requests[i][0] in _once)
         with ThreadPoolExecutor(len(missing)) as pool:
-            programs = {i: pool.submit(_compile, requests[i][0], _lower(*requests[i])) for i in missing}
+            programs = {i: pool.submit(_compile, requests[i][0], _lower(keys[i], *requests[i])) for i in missing}
             for i, program in programs.items():
                 _keep(keys[i], program.result())
         if watch is not None:
@@ -112,10 +115,31 @@ def compile_together(requests: list[Request], watch: Stopwatch | None = None) ->
     return [_programs[key] for key in keys]
 
 
+def shapes_of(function: Callable, static: tuple, *args: Any, watch: Stopwatch | None = None) -> Any:
+    """Shapes of what ``function(*static, *args)`` gives, as `jax.ShapeDtypeStruct`, for programs that begin with it.
+
+    It is traced for that only once: what was traced is kept for compiling it.
+    """
+    key = _key(function, static, args)
+    with _lock:
+        if key in _shapes:
+            _shapes.move_to_end(key)
+            return _shapes[key]
+    begin = time.perf_counter()
+    traced = _trace(function, static, args)
+    if watch is not None:
+        watch.add_compile(time.perf_counter() - begin)
+    with _lock:
+        _put(_shapes, key, traced.out_info, CAPACITY)
+        _put(_traced, key, traced, CAPACITY_TRACED)
+    return traced.out_info
+
+
 def clear() -> None:
     """Forget every compiled program (for benchmarks of cold starts)."""
     with _lock:
-        _programs.clear()
+        for kept in (_programs, _shapes, _traced):
+            kept.clear()
 
 
 def _key(function: Callable, static: tuple, args: tuple) -> tuple:
@@ -134,19 +158,32 @@ def _find(key: tuple) -> Callable | None:
 
 def _keep(key: tuple, program: Callable) -> Callable:
     with _lock:
-        _programs[key] = program
-        while len(_programs) > CAPACITY:
-            _programs.popitem(last=False)
+        _put(_programs, key, program, CAPACITY)
     return program
 
 
-def _lower(function: Callable, static: tuple, args: tuple) -> Any:
+def _put(kept: OrderedDict, key: tuple, value: Any, capacity: int) -> None:
+    """Keep ``value``, and no more than ``capacity`` in all; under the lock."""
+    kept[key] = value
+    while len(kept) > capacity:
+        kept.popitem(last=False)
+
+
+def _lower(key: tuple, function: Callable, static: tuple, args: tuple) -> Any:
+    with _lock:
+        traced = _traced.pop(key, None)
+    traced = _trace(function, static, args) if traced is None else traced
+    with _tracing:
+        return traced.lower()
+
+
+def _trace(function: Callable, static: tuple, args: tuple) -> Any:
     def closed(*arrays: Any) -> Any:
         return function(*static, *arrays)
 
     closed.__name__ = _name(function)
     with _tracing:
-        return jax.jit(closed).lower(*args)
+        return jax.jit(closed).trace(*args)
 
 
 def _name(function: Callable) -> str:

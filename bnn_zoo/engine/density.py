@@ -176,7 +176,7 @@ class Problem:
 
     def potential(self, z: jax.Array) -> jax.Array:
         """Minus `log_posterior`: what Hamiltonian samplers call the potential energy."""
-        return -self.log_posterior(z)
+        return _potential(self, z)
 
     def grad_log_posterior(self, z: jax.Array, batch: Batch | None = None) -> jax.Array:
         """Gradient ``(p,)`` of `log_posterior`."""
@@ -315,6 +315,11 @@ class Problem:
         # The key is used only where y is None, for a value of the observed site that nobody reads.
         seeded = handlers.seed(scale_observed(placed, factor), jax.random.PRNGKey(0))
         return handlers.trace(seeded).get_trace(x, y)
+
+
+@jax.jit
+def _potential(problem: Problem, z: jax.Array) -> jax.Array:
+    return -problem.log_posterior(z)
 
 
 def _log_det_name(site: str) -> str:

@@ -20,7 +20,7 @@ from jax import lax
 from jax.sharding import PartitionSpec
 
 from bnn_zoo.engine.climbing import descend
-from bnn_zoo.engine.compiled import Request, Stopwatch, call, compile_together, runs_once
+from bnn_zoo.engine.compiled import Request, Stopwatch, call, compile_together, runs_once, shapes_of
 from bnn_zoo.engine.context import Context, Progress
 from bnn_zoo.engine.density import Batch, Problem
 from bnn_zoo.engine.hosts import Hosts
@@ -122,7 +122,7 @@ def _train_share(
     z, key, task = jnp.asarray(z[share]), jnp.asarray(key), jax.tree.map(lambda a: a[share], task)
     place = _place(len(z), problem, context, schedule, task, held)
     problem = place.holding(problem)
-    programs = compile_together(_requests(problem, len(z), schedule, task, held, place), watch=watch)
+    programs = compile_together(_requests(problem, len(z), schedule, task, held, place, watch), watch=watch)
     state, program = programs[0](problem, z, key, offset), programs[1]
     left, size, entry, written = schedule.num_steps, 50, entry_name(title), time.monotonic()
     round_ = steps_of_window(problem, schedule.batch_size)
@@ -207,15 +207,21 @@ def requests(
     num = share.stop - share.start
     task = jax.tree.map(lambda a: jax.ShapeDtypeStruct((num, *a.shape[1:]), a.dtype), task)
     place = _place(num, problem, context, schedule, task, held)
-    return _requests(place.holding(problem), num, schedule, task, held, place)
+    return _requests(place.holding(problem), num, schedule, task, held, place, context.watch)
 
 
 def _requests(
-    problem: Problem, num_members: int, schedule: Schedule, task: Objective, held: Batch | None, place: Place
+    problem: Problem,
+    num_members: int,
+    schedule: Schedule,
+    task: Objective,
+    held: Batch | None,
+    place: Place,
+    watch: Stopwatch,
 ) -> list[Request]:
     z = jax.ShapeDtypeStruct((num_members, task.size(problem)), problem.x.dtype)
     key, offset = jax.ShapeDtypeStruct((2,), np.uint32), jax.ShapeDtypeStruct((num_members,), np.int32)
-    state = jax.eval_shape(partial(_begin, ONE_DEVICE, schedule), problem, z, key, offset)
+    state = shapes_of(_begin, (ONE_DEVICE, schedule), problem, z, key, offset, watch=watch)
     found: list[Request] = [
         (_begin, (place, schedule), (problem, z, key, offset)),
         (_advance, (place, schedule), (problem, task, held, state, np.int32(0))),

@@ -16,7 +16,7 @@ from bnn_zoo.engine.keys import seed_key
 from bnn_zoo.errors import bad_type, bad_value, check_choice, check_count, check_positive
 from bnn_zoo.inputs import as_matrix
 from bnn_zoo.models.parts.matched import MatchedScales, MatchRecord
-from bnn_zoo.priors import descent, free
+from bnn_zoo.priors import free
 from bnn_zoo.priors.free import ARRANGEMENTS, open_model
 from bnn_zoo.priors.targets import target_of
 
@@ -104,6 +104,9 @@ def match_gp(
     step, log-Normal hyperpriors in place of inverse-Gamma. Flam-Shepherd, Requeima & Duvenaud (2017), Mapping Gaussian
     process priors to Bayesian neural networks.
     """
+    # Here, as Optax takes a tenth of what importing JAX does, and every fit looks at its prior.
+    from bnn_zoo.priors import descent
+
     check_choice("divergence", divergence, DIVERGENCES)
     check_choice("parameters", parameters, ARRANGEMENTS)
     check_choice("progress", progress, PROGRESS)
