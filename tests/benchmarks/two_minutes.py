@@ -33,6 +33,7 @@ import bnn_zoo as zoo
 from bnn_zoo.errors import ZooValueError
 from bnn_zoo.reports import apart
 
+SETS, SAMPLERS, STARTS = ("yacht", "energy"), ("nuts", "mclmc", "adjusted", "cyclical"), ("prior", "map", "ensemble")
 WIDTH, SPREAD, KEPT, CHAINS = 50, 3.0, 500, 4
 COLUMNS = [
     "LL",
@@ -154,22 +155,47 @@ def table(rows: list[dict[str, Any]]) -> str:
     return frame[columns].to_string(index=False, float_format="%.3g")
 
 
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """The same for README.md: a line for each sampler and start, with both ways to draw weights, in the order above."""
+    head = ["set", "sampler", "start", *("LL (worst chain)", "R-hat (worst)", "ESS") * len(MODELS)]
+    found = {tuple(row[name] for name in ("set", "sampler", "start", "weights")): row for row in rows}
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for one in product(SETS, SAMPLERS, STARTS):
+        cells = [cell for weights in MODELS for cell in _cells(found.get((*one, weights)))]
+        lines.append("| " + " | ".join([one[0], f"`{one[1]}`", f'`"{one[2]}"`', *cells]) + " |")
+    return "\n".join(lines)
+
+
+def _cells(row: dict[str, Any] | None) -> list[str]:
+    if row is None or row["verdict"].startswith("refused"):
+        return ["not run" if row is None else "refused", "", ""]
+    return [
+        f"{row['LL']:.2f} ({row['worst chain']:.2f})",
+        f"{row['R-hat']:.2f} ({row['worst R-hat']:.2f})",
+        f"{row['ESS']:.0f}",
+    ]
+
+
+def kept_in(file: Path) -> list[dict[str, Any]]:
+    """Fits that were made before."""
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
 def main() -> None:
     """Run what is not in the file, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?")
     parser.add_argument("--seconds", type=float, default=120.0)
-    parser.add_argument("--sets", nargs="+", default=["yacht", "energy"])
-    parser.add_argument("--samplers", nargs="+", default=["nuts", "mclmc", "adjusted", "cyclical"])
-    parser.add_argument("--starts", nargs="+", default=["prior", "map", "ensemble"])
-    parser.add_argument("--weights", nargs="+", default=["non-centred", "centred"])
+    parser.add_argument("--sets", nargs="+", default=SETS)
+    parser.add_argument("--samplers", nargs="+", default=SAMPLERS)
+    parser.add_argument("--starts", nargs="+", default=STARTS)
+    parser.add_argument("--weights", nargs="+", default=list(MODELS))
     parser.add_argument("--to", type=Path, default=Path("bench_output/two_minutes.jsonl"))
     given = parser.parse_args()
     if given.folder:
         os.environ["BNN_ZOO_DATA"] = given.folder
     given.to.parent.mkdir(parents=True, exist_ok=True)
-    lines = given.to.read_text().splitlines() if given.to.exists() else []
-    rows = [json.loads(line) for line in lines]
+    rows = kept_in(given.to)
     done = {(r["set"], r["sampler"], r["start"], r["weights"]) for r in rows}
     for one in product(given.sets, given.samplers, given.starts, given.weights):
         if one in done:
