@@ -411,7 +411,7 @@ def advance_group(
 
 
 def requests(
-    method: MarkovMethod, problem: Problem, plan: Plan, place: Place, total: int, watch: Stopwatch
+    method: MarkovMethod, problem: Problem, plan: Plan, place: Place, total: int, watch: Stopwatch | None = None
 ) -> list[Request]:
     """Programs that `sample` will call but for those of starts: compiled side by side, they take as long as one.
 
