@@ -83,7 +83,7 @@ def test_programs_share_one_trace_of_the_potential():
         assert len(times) == before + 1
 
 
-def test_a_program_that_refuses_is_asked_again(traced):
+def test_a_program_that_refuses_is_asked_again():
     """An error on the way to shapes leaves nothing behind."""
     refuses = [True]
 

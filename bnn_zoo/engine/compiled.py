@@ -121,10 +121,9 @@ def shapes_of(function: Callable, static: tuple, *args: Any, watch: Stopwatch | 
     It is traced for that only once: what was traced is kept for compiling it.
     """
     key = _key(function, static, args)
-    with _lock:
-        if key in _shapes:
-            _shapes.move_to_end(key)
-            return _shapes[key]
+    found = _find(key, _shapes)
+    if found is not None:
+        return found
     begin = time.perf_counter()
     traced = _trace(function, static, args)
     if watch is not None:
@@ -149,11 +148,11 @@ def _key(function: Callable, static: tuple, args: tuple) -> tuple:
     return function, fingerprint(static), structure, shapes, flags
 
 
-def _find(key: tuple) -> Callable | None:
+def _find(key: tuple, kept: OrderedDict = _programs) -> Any:
     with _lock:
-        if key in _programs:
-            _programs.move_to_end(key)
-        return _programs.get(key)
+        if key in kept:
+            kept.move_to_end(key)
+        return kept.get(key)
 
 
 def _keep(key: tuple, program: Callable) -> Callable:

@@ -317,7 +317,7 @@ class Problem:
         return handlers.trace(seeded).get_trace(x, y)
 
 
-@jax.jit
+@jax.jit  # so that JAX keeps its trace: kernels ask for it several times over, and tracing a model takes milliseconds
 def _potential(problem: Problem, z: jax.Array) -> jax.Array:
     return -problem.log_posterior(z)
 

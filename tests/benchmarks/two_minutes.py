@@ -77,7 +77,7 @@ def chains(sampler: str, start: str, warmup: int, kept: int, thinning: int) -> A
     if sampler == "nuts":
         return zoo.methods.NUTS(**lengths)
     if sampler == "cyclical":
-        # Five cycles; at five times the step that is found, which leaves modes (`cycles`), and half of it sampling.
+        # Five cycles at the step that is found, half of each sampling.
         return zoo.methods.CyclicalSGHMC(**lengths, samples_per_cycle=max(kept // 5, 4), exploration=0.5)
     return zoo.methods.MCLMC(**lengths, adjusted=sampler == "adjusted")
 
