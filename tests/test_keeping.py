@@ -360,7 +360,7 @@ BLOCKS = {
     "a prior of 0": ("kron", written("block_1_prior", 0, 0.0)),
     "a negative eigenvalue": ("kron", written("block_1_eigenvalues", 0, -2.0)),
     "a negative precision": ("diag", written("block_0_precision", 0, -1.0)),
-    "a singular factor": ("diag", written("block_1_factor", 0, 0.0)),
+    "a singular factor": ("diag", written("block_1_inverse_factor", 0, 0.0)),
 }
 
 

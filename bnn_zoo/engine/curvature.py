@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from bnn_zoo.engine.compiled import CAPACITY, Stopwatch, call, runs_once
+from bnn_zoo.engine.compiled import CAPACITY, Request, Stopwatch, call, compile_together, runs_once
 from bnn_zoo.engine.density import Problem
 from bnn_zoo.engine.taps import Tapped, listening
 
@@ -94,14 +94,24 @@ def scale_sites(problem: Problem) -> tuple[str, ...]:
 
 def block(problem: Problem, z: np.ndarray, index: np.ndarray, watch: Stopwatch | None = None) -> np.ndarray:
     """Return the precision ``(k, k)`` of the coordinates ``index``: Gauss-Newton plus the prior's exact Hessian."""
-    prior = np.asarray(call(_prior_block, (), problem, z, index, probes(problem.size), watch=watch))
-    return gauss_newton(problem, z, index, watch) + prior
+    looks: Request = (_by_products, (), (problem, z, probes(problem.size)))
+    compile_together([_gauss_newton(problem, z, index), looks], watch=watch)
+    diagonal, is_all = call(*looks[:2], *looks[2], watch=watch)
+    found = gauss_newton(problem, z, index, watch)
+    if not is_all:
+        return found + np.asarray(call(_prior_block, (), problem, z, index, watch=watch))
+    found[np.diag_indices(len(index))] += np.asarray(diagonal)[index]
+    return found
 
 
 def gauss_newton(problem: Problem, z: np.ndarray, index: np.ndarray, watch: Stopwatch | None = None) -> np.ndarray:
     """Return the Gauss-Newton matrix ``(k, k)`` of the coordinates ``index``, without the prior."""
-    rows = block_rows(len(index), problem.num_rows)
-    return np.asarray(call(_ggn_block, (rows,), problem, z, index, watch=watch))
+    program, static, args = _gauss_newton(problem, z, index)
+    return np.array(call(program, static, *args, watch=watch))
+
+
+def _gauss_newton(problem: Problem, z: np.ndarray, index: np.ndarray) -> Request:
+    return _ggn_block, (block_rows(len(index), problem.num_rows),), (problem, z, index)
 
 
 def exact_block(problem: Problem, z: np.ndarray, index: np.ndarray, watch: Stopwatch | None = None) -> np.ndarray:
@@ -128,7 +138,8 @@ def diagonal(problem: Problem, z: np.ndarray, watch: Stopwatch | None = None, *,
 
 def prior_diagonal(problem: Problem, z: np.ndarray, watch: Stopwatch | None = None) -> np.ndarray:
     """Return the diagonal ``(p,)`` of the Hessian of minus the log prior."""
-    return np.array(call(prior_hessian_diagonal, (), problem, z, probes(problem.size), watch=watch))
+    diagonal, is_all = call(_by_products, (), problem, z, probes(problem.size), watch=watch)
+    return np.array(diagonal if is_all else call(_one_by_one, (), problem, z, watch=watch))
 
 
 def probes(size: int) -> np.ndarray:
@@ -336,27 +347,27 @@ def dense_hessian(function: Callable, z: jax.Array, index: jax.Array) -> jax.Arr
 
 
 @runs_once
-def _prior_block(problem: Problem, z: jax.Array, index: jax.Array, vectors: jax.Array) -> jax.Array:
-    diagonal, is_all = _by_products(problem, z, vectors)
-    return lax.cond(is_all, lambda: jnp.diag(diagonal[index]), lambda: dense_hessian(problem.log_prior, z, index))
+def _prior_block(problem: Problem, z: jax.Array, index: jax.Array) -> jax.Array:
+    return dense_hessian(problem.log_prior, z, index)
 
 
 def _hessian_block(problem: Problem, z: jax.Array, index: jax.Array) -> jax.Array:
     return dense_hessian(problem.log_posterior, z, index)
 
 
-@runs_once
 def prior_hessian_diagonal(problem: Problem, z: jax.Array, vectors: jax.Array) -> jax.Array:
-    """``(p,)``, from two products where there is nothing off it."""
-    product = partial(_product, problem.log_prior, z)
+    """``(p,)``, from two products where there is nothing off it, for use in programs."""
     diagonal, is_all = _by_products(problem, z, vectors)
-
-    def one_by_one() -> jax.Array:
-        return lax.map(lambda i: product(jnp.zeros_like(z).at[i].set(1.0))[i], jnp.arange(z.shape[0]))
-
-    return lax.cond(is_all, lambda: diagonal, one_by_one)
+    return lax.cond(is_all, lambda: diagonal, lambda: _one_by_one(problem, z))
 
 
+@runs_once
+def _one_by_one(problem: Problem, z: jax.Array) -> jax.Array:
+    product = partial(_product, problem.log_prior, z)
+    return lax.map(lambda i: product(jnp.zeros_like(z).at[i].set(1.0))[i], jnp.arange(z.shape[0]))
+
+
+@runs_once
 def _by_products(problem: Problem, z: jax.Array, vectors: jax.Array) -> tuple[jax.Array, jax.Array]:
     """A product with one vector gives a diagonal matrix's diagonal; two that differ tell it is not one."""
     first, second = (_product(problem.log_prior, z, v) / v for v in (vectors[0], vectors[1]))

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.linalg import solve_triangular
+from scipy.linalg.lapack import dtrtri
 
 from bnn_zoo.engine.blas import one_thread
 from bnn_zoo.errors import bad_value
@@ -23,33 +23,43 @@ from bnn_zoo.errors import bad_value
 class Dense:
     """A block with every covariance.
 
+    The factor is kept inverted: a product of matrices, which variances then are, takes all cores, where solving with a
+    triangular matrix takes one and thrice as long.
+
     Attributes
     ----------
     index : ndarray
         ``(k,)`` coordinates.
-    factor : ndarray
-        ``(k, k)``: lower Cholesky factor L of the precision, P = L Lᵀ.
+    inverse_factor : ndarray
+        ``(k, k)``: W = L⁻¹ for the lower Cholesky factor of the precision, P = L Lᵀ; the covariance is Wᵀ W.
     """
 
     index: np.ndarray
-    factor: np.ndarray
+    inverse_factor: np.ndarray
 
     @classmethod
     def of(cls, index: np.ndarray, precision: np.ndarray) -> Dense:
         """Factorise a precision ``(k, k)``; raises ``numpy.linalg.LinAlgError`` unless it is positive definite."""
         with one_thread(len(precision)):
-            return cls(index, np.linalg.cholesky(precision))
+            # What is lower by rows is upper by columns, as LAPACK has it.
+            inverse, _ = dtrtri(np.linalg.cholesky(precision).T, lower=0, overwrite_c=1)
+        return cls(index, inverse.T)
 
     def check(self) -> None:
         """Raise ValueError unless it is one that `of` could have made."""
         (k,) = self.index.shape
-        _check_arrays(self.index, (self.factor, (k, k)))
-        _check_positive(np.diagonal(self.factor))
+        _check_arrays(self.index, (self.inverse_factor, (k, k)))
+        _check_positive(np.diagonal(self.inverse_factor))
 
     @property
     def log_det(self) -> float:
         """Log determinant of the precision."""
-        return 2 * float(np.log(np.diagonal(self.factor)).sum())
+        return -2 * float(np.log(np.diagonal(self.inverse_factor)).sum())
+
+    @property
+    def covariance(self) -> np.ndarray:
+        """``(k, k)``."""
+        return self.inverse_factor.T @ self.inverse_factor
 
     def variance(self, j: jax.Array) -> jax.Array:
         """``(m,)``: j P⁻¹ jᵀ for every row of ``j (m, p)``."""
@@ -57,13 +67,12 @@ class Dense:
 
     def variance_of(self, own: jax.Array) -> jax.Array:
         """The same for the block's own columns ``(m, k)``."""
-        half = jax.scipy.linalg.solve_triangular(self.factor, own.T, lower=True)
-        return jnp.sum(half**2, axis=0)
+        return jnp.sum((self.inverse_factor @ own.T) ** 2, axis=0)  # (this way round XLA gathers columns first)
 
     def coloured(self, white: np.ndarray) -> np.ndarray:
         """Turn white noise ``(S, k)`` into draws about 0."""
-        with one_thread(len(self.factor)):
-            return solve_triangular(self.factor, white.T, lower=True, trans="T").T
+        with one_thread(len(self.inverse_factor)):
+            return white @ self.inverse_factor
 
 
 @jax.tree_util.register_dataclass

@@ -179,7 +179,7 @@ def _belief_of(problem: Problem, gaussian: Gaussian) -> Belief:
             var[block.index] = 1 / block.precision
             continue
         assert isinstance(block, Dense)
-        cov, layer = np.linalg.inv(block.factor @ block.factor.T), int(role[block.index].flat[0])
+        cov, layer = block.covariance, int(role[block.index].flat[0])
         var[block.index] = np.diagonal(cov)
         if layer >= 0:
             where = np.argsort(places[layer])[np.searchsorted(np.sort(places[layer]), block.index)]
