@@ -18,6 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bnn_zoo.engine.context import Context, available_cores
 from bnn_zoo.engine.density import DATA, Problem
+from bnn_zoo.engine.teams import Teams
 from bnn_zoo.errors import bad_type, bad_value
 
 CHAINS = "chains"
@@ -95,7 +96,14 @@ def check_mesh(mesh: Any, chain_method: str) -> Mesh | None:
 
 
 def choose(
-    what: str, num: int, problem: Problem, context: Context, takes_all: bool, *, by_threads: bool = False
+    what: str,
+    num: int,
+    problem: Problem,
+    context: Context,
+    takes_all: bool,
+    *,
+    by_threads: bool = False,
+    in_teams: bool = False,
 ) -> Place:
     """Choose where ``num`` chains or members run, and tell the context why.
 
@@ -113,6 +121,8 @@ def choose(
         Whether every gradient is one over all rows: only these are shared.
     by_threads : bool
         Whether there is one program a chain, so that threads can run them side by side.
+    in_teams : bool
+        Whether there is one program for a team of members, likewise (`bnn_zoo.engine.teams`).
 
     Raises
     ------
@@ -127,12 +137,16 @@ def choose(
         place = _sharded(found)
         context.tell(_words(what, num, problem.num_rows, found, here, asked))
         return place
-    on_cpu = here.flat[0].platform == "cpu"
+    on_cpu, teams = here.flat[0].platform == "cpu", Teams.of(num) if in_teams else None
+    by_threads = by_threads if teams is None else teams.count > 1
     how = asked if by_threads and asked != "auto" else "threads" if by_threads and on_cpu else "vectorized"
     why = "as asked" if asked == how else f"one {here.flat[0].platform.upper()} device"
     if asked == "auto" and here.size > 1:
         why = f"no number of {here.size} devices shares {num} evenly"
-    by = f"threads, {min(num, available_cores())} at a time" if how == "threads" else "one vectorised program"
+    by = "one vectorised program"
+    if how == "threads":
+        by = f"threads, {min(num, available_cores())} at a time"
+        by = by if teams is None or teams.size == 1 else f"{teams.count} threads, {teams.size} vectorised in each"
     context.tell(f"{_count(num, what)} by {by}: {why}")
     return Place(how)
 

@@ -1,4 +1,4 @@
-"""The one training loop: Optax on the negative log posterior per row, members vectorised, in chunks of one program.
+"""The one training loop: Optax on the negative log posterior per row, members in teams, in chunks of one program.
 
 MAP, ensembles and warm starts use it. A loss is the log posterior of **all** rows divided by ``-n``, so that a learning
 rate carries over from one data set to another; a mini-batch enters as its unbiased estimate, so the prior keeps its
@@ -9,6 +9,7 @@ disk the problem holds a window, in which members go their rounds, and which is 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -29,6 +30,7 @@ from bnn_zoo.engine.journal import SECONDS, entry_name
 from bnn_zoo.engine.places import CHAINS, EVERYWHERE, Place, choose
 from bnn_zoo.engine.schedules import Schedule
 from bnn_zoo.engine.tasks import PLAIN, Objective
+from bnn_zoo.engine.teams import Teams
 from bnn_zoo.engine.windows import over_all_rows, steps_of_window
 
 CHUNK_SECONDS = 0.25
@@ -120,38 +122,42 @@ def _train_share(
     watch = context.watch
     offset = _offsets(len(z), problem.num_rows)[share]
     z, key, task = jnp.asarray(z[share]), jnp.asarray(key), jax.tree.map(lambda a: a[share], task)
-    place = _place(len(z), problem, context, schedule, task, held)
-    problem = place.holding(problem)
-    programs = compile_together(_requests(problem, len(z), schedule, task, held, place, watch), watch=watch)
-    state, program = programs[0](problem, z, key, offset), programs[1]
+    place, teams = _place(len(z), problem, context, schedule, task, held)
+    problem, axes = place.holding(problem), _state_axes(schedule)
+    programs = compile_together(_requests(problem, teams, schedule, task, held, place, watch), watch=watch)
+    begin, advance = programs[:2]
+    tasks = teams.cut(task, MEMBERS)
+    states = [begin(problem, z, key, offset) for z, offset in teams.cut((z, offset), MEMBERS)]
     left, size, entry, written = schedule.num_steps, 50, entry_name(title), time.monotonic()
     round_ = steps_of_window(problem, schedule.batch_size)
     kept = context.journal.get(entry) if context.journal is not None else None
     if kept is not None:
-        state, left = _recovered(state, kept), int(kept["left"])
-    with Progress(title, schedule.num_steps, context.progress) as progress:
-        progress.advance(schedule.num_steps - left)
-        while left:
-            done = schedule.num_steps - left
-            size, here = min(size, left), problem
-            if round_ is not None:
-                size, here = min(size, round_ - done % round_), problem.in_window(done // round_)
-            clock = time.perf_counter()
-            state = jax.block_until_ready(program(here, task, held, state, np.int32(size)))
-            seconds = time.perf_counter() - clock
-            left -= size
-            if state.best is not None and np.min(state.best.stale) >= schedule.patience:
-                left = 0
-            if context.journal is not None and (left == 0 or time.monotonic() - written > SECONDS):
-                context.journal.put(entry, _entry(state, left))
-                written = time.monotonic()
-            progress.advance(size, loss=f"{_last(state, schedule):.4g}")
-            size = max(1, min(int(size * CHUNK_SECONDS / max(seconds, 1e-6)), 4 * size))
+        states, left = teams.cut(_recovered(teams.join(states, axes), kept), axes), int(kept["left"])
+    with teams.at_work() as side_by_side:
+        with Progress(title, schedule.num_steps, context.progress) as progress:
+            progress.advance(schedule.num_steps - left)
+            while left:
+                done = schedule.num_steps - left
+                size, here = min(size, left), problem
+                if round_ is not None:
+                    size, here = min(size, round_ - done % round_), problem.in_window(done // round_)
+                clock, part = time.perf_counter(), partial(_part, advance, here, held, np.int32(size))
+                states = side_by_side(part, tasks, states)
+                seconds = time.perf_counter() - clock
+                left -= size
+                if all(state.best is not None and np.min(state.best.stale) >= schedule.patience for state in states):
+                    left = 0
+                if context.journal is not None and (left == 0 or time.monotonic() - written > SECONDS):
+                    context.journal.put(entry, _entry(teams.join(states, axes), left))
+                    written = time.monotonic()
+                progress.advance(size, loss=f"{min(_last(state, schedule) for state in states):.4g}")
+                size = max(1, min(int(size * CHUNK_SECONDS / max(seconds, 1e-6)), 4 * size))
+        found, polished = [state.z if state.best is None else state.best.z for state in states], 0
+        if schedule.polish_steps:
+            ends = side_by_side(partial(programs[3], problem), tasks, found)
+            found, polished = [z for z, _ in ends], int(np.sum(teams.join([count for _, count in ends], MEMBERS)))
+    state, z = teams.join(states, axes), teams.join(found, MEMBERS)
     losses = _mean_losses(state, schedule)
-    z, polished = state.z if state.best is None else state.best.z, 0
-    if schedule.polish_steps:
-        z, count = programs[3](problem, task, z)
-        polished = int(np.sum(count))
     value, norm = _judged(place, problem, task, z, watch)
     return Trained(
         positions=np.asarray(z),
@@ -206,38 +212,48 @@ def requests(
     share = _share(num_members, context.hosts)
     num = share.stop - share.start
     task = jax.tree.map(lambda a: jax.ShapeDtypeStruct((num, *a.shape[1:]), a.dtype), task)
-    place = _place(num, problem, context, schedule, task, held)
-    return _requests(place.holding(problem), num, schedule, task, held, place, context.watch)
+    place, teams = _place(num, problem, context, schedule, task, held)
+    return _requests(place.holding(problem), teams, schedule, task, held, place, context.watch)
 
 
 def _requests(
     problem: Problem,
-    num_members: int,
+    teams: Teams,
     schedule: Schedule,
     task: Objective,
     held: Batch | None,
     place: Place,
     watch: Stopwatch,
 ) -> list[Request]:
-    z = jax.ShapeDtypeStruct((num_members, task.size(problem)), problem.x.dtype)
-    key, offset = jax.ShapeDtypeStruct((2,), np.uint32), jax.ShapeDtypeStruct((num_members,), np.int32)
+    shape = partial(jax.ShapeDtypeStruct, dtype=problem.x.dtype)
+    size, every, own = task.size(problem), task, teams.shapes(task)
+    z, key, offset = shape((teams.size, size)), shape((2,), dtype=np.uint32), shape((teams.size,), dtype=np.int32)
     state = shapes_of(_begin, (ONE_DEVICE, schedule), problem, z, key, offset, watch=watch)
     found: list[Request] = [
         (_begin, (place, schedule), (problem, z, key, offset)),
-        (_advance, (place, schedule), (problem, task, held, state, np.int32(0))),
-        (_judge, (place,), (problem, task, z)),
+        (_advance, (place, schedule), (problem, own, held, state, np.int32(0))),
+        (_judge, (place,), (problem, every, shape((teams.num, size)))),
     ]
     if schedule.polish_steps:
-        found.append((_polish, (place, schedule.polish_steps), (problem, task, z)))
+        found.append((_polish, (place, schedule.polish_steps), (problem, own, z)))
     return found
+
+
+def _part(
+    advance: Callable, problem: Problem, held: Batch | None, steps: np.int32, task: Objective, state: _State
+) -> _State:
+    """Steps of one team."""
+    return advance(problem, task, held, state, steps)
 
 
 def _place(
     num_members: int, problem: Problem, context: Context, schedule: Schedule, task: Objective, held: Batch | None
-) -> Place:
-    """Where members are trained; on one device vectorised, as members of one program are trained in step."""
+) -> tuple[Place, Teams]:
+    """Where members are trained, and in which teams: vectorised in each, as members of one program train in step."""
     takes_all = schedule.batch_size is None and held is None and task.shares_rows
-    return choose("members", num_members, problem, context, takes_all)
+    place = choose("members", num_members, problem, context, takes_all, in_teams=True)
+    teams = Teams.of(num_members) if place.how == "threads" else Teams(num_members)
+    return (ONE_DEVICE if place.mesh is None else place), teams
 
 
 # --- several processes ----------------------------------------------------------------------------------------------
