@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import platform
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
@@ -17,6 +17,7 @@ from bnn_zoo import methods, models
 from bnn_zoo.datasets import Dataset, as_dataset
 from bnn_zoo.engine import hosts
 from bnn_zoo.engine.checks import join
+from bnn_zoo.engine.compiled import Request
 from bnn_zoo.engine.context import CHAIN_METHODS, PROGRESS, Context
 from bnn_zoo.engine.density import Problem
 from bnn_zoo.engine.draws import Draws
@@ -79,7 +80,8 @@ def fit(
         Show one bar for all chains, on a terminal or in a notebook; ``"always"`` also elsewhere, in a log say.
     chain_method : str
         How chains run: ``"threads"``, ``"vectorized"``, ``"sharded"``, or ``"auto"``, which follows the devices.
-        Networks that are trained side by side are sharded over devices likewise, and vectorised otherwise.
+        Networks that are trained side by side are sharded over devices likewise; on one CPU they go in teams, a thread
+        and a core each, vectorised in each team, or, with ``"vectorized"`` and on one GPU, all in one.
     precision : str or None
         ``"float32"`` or ``"float64"``, for this fit alone; ``None`` follows JAX's own setting.
     checkpoint : str, path-like or None
@@ -141,7 +143,9 @@ def fit(
     digest = dataset.sha256 if stream is None else stream.summary.sha256
     journal = None if checkpoint is None else open_journal(checkpoint, attributes, digest, chain_method, together)
     shown = progress if together is None or together.rank == 0 else False
-    context = Context(shown, chain_method, journal=journal, mesh=mesh, hosts=together, keep=kept.keep)
+    context = Context(
+        shown, chain_method, journal=journal, mesh=mesh, hosts=together, keep=kept.keep, ahead=_look_ahead(problem)
+    )
     same = {name: attributes[name] for name in SAME} | {"chain_method": chain_method, "sha256 of the data": digest}
     with shared(together, same), jax.enable_x64(ready.x64), context.watch.running():
         result = method.run(whole, key, context)
@@ -278,6 +282,16 @@ def scaling_of(data: Dataset, stream: Stream | None, standardize: bool) -> Scali
         scaling.inputs(edge[None, :-1], np.float32)
         scaling.targets(edge[-1:], np.float32)
     return scaling
+
+
+def _look_ahead(problem: Problem) -> tuple[Request, ...]:
+    """What `_look_at_prior` will call."""
+    from bnn_zoo.priors.predictive import reach_request
+
+    with suppress(Exception):  # that it cannot look is said when it does
+        look = reach_request(problem)
+        return () if look is None else (look,)
+    return ()
 
 
 def _look_at_prior(problem: Problem) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -97,3 +99,37 @@ def test_a_program_that_refuses_is_asked_again():
         compiled.shapes_of(program, (), x)
     refuses[0] = False
     assert compiled.shapes_of(program, (), x).shape == (3,)
+
+
+def test_what_somebody_else_will_call_is_compiled_too_and_its_errors_are_theirs(traced):
+    """A look at the prior that cannot be traced would end a fit that can."""
+
+    def broken(x):
+        raise RuntimeError("for its caller to hear")
+
+    doubled, times = traced
+    x = np.ones(3, np.float32)
+    (program,) = compiled.compile_together(
+        [(doubled, (2.0,), (x,))], also=((broken, (), (x,)), (doubled, (3.0,), (x,)))
+    )
+    np.testing.assert_array_equal(program(x)["double"], 2 * x)
+    np.testing.assert_array_equal(compiled.call(doubled, (3.0,), x)["double"], 3 * x)
+    assert times == [2.0, 3.0]
+    with pytest.raises(RuntimeError, match="for its caller to hear"):
+        compiled.call(broken, (), x)
+
+
+def test_old_objects_are_spared_while_something_is_traced_and_no_longer():
+    """Left frozen for good, garbage would never be collected; the user's own, thawed, would be gone over again."""
+    before = gc.get_freeze_count()
+    with compiled.sparing_old_objects(), compiled.sparing_old_objects():
+        assert gc.get_freeze_count() > compiled.MOST_FROZEN
+    assert gc.get_freeze_count() <= before
+    gc.freeze()
+    try:
+        theirs = gc.get_freeze_count()
+        with compiled.sparing_old_objects():
+            pass
+        assert gc.get_freeze_count() >= theirs - 100  # those that went meanwhile
+    finally:
+        gc.unfreeze()

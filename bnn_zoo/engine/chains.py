@@ -32,7 +32,7 @@ from jax import lax
 from numpyro.infer.mcmc import MCMCKernel
 
 from bnn_zoo.engine import hosts, starts
-from bnn_zoo.engine.compiled import Request, Stopwatch, call, compile_together, compiled, runs_once, shapes_of
+from bnn_zoo.engine.compiled import Request, Stopwatch, call, compiled, runs_once, shapes_of
 from bnn_zoo.engine.context import Context, Progress, available_cores
 from bnn_zoo.engine.density import Problem
 from bnn_zoo.engine.draws import Draws
@@ -140,7 +140,7 @@ def sample(method: MarkovMethod, problem: Problem, key: jax.Array, context: Cont
     place = choose("chains", part.num_chains, problem, context, batch_of(method) is None, by_threads=True)
     plan, placed = make_plan(part.num_chains, place), place.holding(problem)
     trained = starts.requests(method.start, problem, num, context, batch_of(method))
-    compile_together([*requests(part, placed, plan, place, num, context.watch), *trained], watch=context.watch)
+    context.compile_together([*requests(part, placed, plan, place, num, context.watch), *trained])
     key_start, keys = call(_begin_keys, (num,), key, watch=context.watch)
     start = starts.positions(method.start, problem, key_start, num, context, batch_of(method))
     groups = _begin_groups(part, placed, start.positions[share], np.asarray(keys)[share], plan, place, context)

@@ -7,12 +7,13 @@ second fit of the same shapes compiles nothing. Compiled programs are called fro
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,6 +43,34 @@ def runs_once(function: Callable) -> Callable:
     """Mark a program that a fit calls once, so that compiling it quickly beats running it quickly."""
     _once.add(function)
     return function
+
+
+MOST_FROZEN = 2000  # objects: the interpreter's own are some hundred
+_sparing = 0
+_frozen = False
+
+
+@contextmanager
+def sparing_old_objects() -> Iterator[None]:
+    """Leave out of the garbage collector's rounds what was there before, while programs are traced.
+
+    Tracing makes so many objects that the collector goes its rounds over everything that has been imported, a tenth of
+    a second each, of which a first fit has several. Where somebody has frozen objects of their own, nothing is done.
+    """
+    global _sparing, _frozen
+    with _lock:
+        if _sparing == 0 and gc.isenabled() and gc.get_freeze_count() < MOST_FROZEN:
+            gc.freeze()
+            _frozen = True
+        _sparing += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _sparing -= 1
+            if _sparing == 0 and _frozen:
+                gc.unfreeze()
+                _frozen = False
 
 
 @dataclass
@@ -83,8 +112,8 @@ def compiled(function: Callable, static: tuple, *args: Any, watch: Stopwatch | N
     if found is not None:
         return found
     begin = time.perf_counter()
-    lowered = _lower(key, function, static, args)
-    program = _keep(key, _compile(function, lowered))
+    with sparing_old_objects():
+        program = _keep(key, _compile(function, _lower(key, function, static, args)))
     if watch is not None:
         watch.add_compile(time.perf_counter() - begin)
     return program
@@ -95,19 +124,25 @@ def call(function: Callable, static: tuple, *args: Any, watch: Stopwatch | None 
     return compiled(function, static, *args, watch=watch)(*args)
 
 
-def compile_together(requests: list[Request], watch: Stopwatch | None = None) -> list[Callable]:
+def compile_together(
+    requests: list[Request], watch: Stopwatch | None = None, also: tuple[Request, ...] = ()
+) -> list[Callable]:
     """Compile several programs at once: XLA lets go of the interpreter lock, so two take little longer than one.
 
     Each request is ``(function, static, args)``. Tracing is done one after the other, as NumPyro's stack of effect
     handlers is shared by all threads, and while what was traced before is being compiled: what takes longest first.
+    ``also`` are programs that somebody else will call, traced last: what is wrong with one is for its caller to hear.
     """
     keys = [_key(*request) for request in requests]
     missing = [i for i, key in enumerate(keys) if _find(key) is None]
     begin = time.perf_counter()
     if missing:
         missing.sort(key=lambda i: requests[i][0] in _once)
-        with ThreadPoolExecutor(len(missing)) as pool:
+        with sparing_old_objects(), ThreadPoolExecutor(len(missing)) as pool:
             programs = {i: pool.submit(_compile, requests[i][0], _lower(keys[i], *requests[i])) for i in missing}
+            for request in also:
+                with suppress(Exception):
+                    compiled(*request[:2], *request[2])
             for i, program in programs.items():
                 _keep(keys[i], program.result())
         if watch is not None:
@@ -125,7 +160,8 @@ def shapes_of(function: Callable, static: tuple, *args: Any, watch: Stopwatch | 
     if found is not None:
         return found
     begin = time.perf_counter()
-    traced = _trace(function, static, args)
+    with sparing_old_objects():
+        traced = _trace(function, static, args)
     if watch is not None:
         watch.add_compile(time.perf_counter() - begin)
     with _lock:

@@ -6,12 +6,13 @@ import logging
 import os
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from jax.sharding import Mesh
 
-from bnn_zoo.engine.compiled import Stopwatch
+from bnn_zoo.engine.compiled import Request, Stopwatch, compile_together
 from bnn_zoo.engine.hosts import Hosts
 from bnn_zoo.engine.journal import Journal
 from bnn_zoo.engine.kept import IN_MEMORY, Keep
@@ -33,7 +34,12 @@ class Context:
     mesh: Mesh | None = None  # of this process's devices; None: all of them, as they are of use
     hosts: Hosts | None = None  # that share this fit; None where one process makes all of it
     keep: Keep = IN_MEMORY  # of the draws of chains
+    ahead: tuple[Request, ...] = ()  # programs that are called when the method has run
     told: dict[str, None] = field(default_factory=dict)  # in order
+
+    def compile_together(self, requests: list[Request]) -> list[Callable]:
+        """Compile the method's programs at once, and beside them those that come after."""
+        return compile_together(requests, self.watch, self.ahead)
 
     def tell(self, line: str) -> None:
         """Note where something runs, and why; the first, which is what was asked to be fitted, is logged."""

@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax import lax
 
 from bnn_zoo.engine import training
 from bnn_zoo.engine.compiled import Request, call, runs_once
@@ -97,5 +96,11 @@ def _schedule(batch_size: int | None) -> Schedule:
 def prior_positions(num_chains: int, problem: Problem, key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Usable prior draws ``(C, p)``, their log posteriors ``(C,)``, and a key for what follows."""
     key_prior, key_train = jax.random.split(key)
-    # A loop, not vmap: it compiles in half the time, and runs once.
-    return *lax.map(problem.start, jax.random.split(key_prior, num_chains)), key_train
+    return *problem.starts(jax.random.split(key_prior, num_chains)), key_train
+
+
+@runs_once
+def prior_positions_and_keys(num_chains: int, num_keys: int, problem: Problem, key: jax.Array) -> tuple[jax.Array, ...]:
+    """`prior_positions`, without the values, and ``num_keys`` keys made of the last."""
+    z, _, key_next = prior_positions(num_chains, problem, key)
+    return z, *jax.random.split(key_next, num_keys)

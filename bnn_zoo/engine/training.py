@@ -21,7 +21,7 @@ from jax import lax
 from jax.sharding import PartitionSpec
 
 from bnn_zoo.engine.climbing import descend
-from bnn_zoo.engine.compiled import Request, Stopwatch, call, compile_together, runs_once, shapes_of
+from bnn_zoo.engine.compiled import Request, Stopwatch, call, runs_once, shapes_of
 from bnn_zoo.engine.context import Context, Progress
 from bnn_zoo.engine.density import Batch, Problem
 from bnn_zoo.engine.hosts import Hosts
@@ -124,7 +124,7 @@ def _train_share(
     z, key, task = jnp.asarray(z[share]), jnp.asarray(key), jax.tree.map(lambda a: a[share], task)
     place, teams = _place(len(z), problem, context, schedule, task, held)
     problem, axes = place.holding(problem), _state_axes(schedule)
-    programs = compile_together(_requests(problem, teams, schedule, task, held, place, watch), watch=watch)
+    programs = context.compile_together(_requests(problem, teams, schedule, task, held, place, watch))
     begin, advance = programs[:2]
     tasks = teams.cut(task, MEMBERS)
     states = [begin(problem, z, key, offset) for z, offset in teams.cut((z, offset), MEMBERS)]

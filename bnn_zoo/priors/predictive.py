@@ -16,7 +16,7 @@ from numpyro.distributions import ExpandedDistribution, Independent, Normal
 from bnn_zoo import models
 from bnn_zoo.datasets import as_dataset
 from bnn_zoo.engine.checks import join
-from bnn_zoo.engine.compiled import call, runs_once
+from bnn_zoo.engine.compiled import Request, call, runs_once
 from bnn_zoo.engine.density import Problem
 from bnn_zoo.engine.keys import seed_key
 from bnn_zoo.engine.scaling import Scaling
@@ -138,7 +138,19 @@ class Reach(NamedTuple):
 
 
 def reach(problem: Problem) -> Reach | None:
-    """Look at a few functions of the prior at a few rows; None for a network too wide to look at in no time.
+    """Look at a few functions of the prior at a few rows; None for a network too wide to look at in no time."""
+    look = reach_request(problem)
+    if look is None:
+        return None
+    function, static, args = look
+    f, y = np.asarray(call(function, static, *args), float), np.asarray(problem.y).astype(float)
+    middle = np.median(f, axis=0)
+    spread = float(np.median(1.4826 * np.median(np.abs(f - middle[None]), axis=0)))
+    return Reach(spread, float(y.std()), float(abs(y.mean() - np.median(middle))))
+
+
+def reach_request(problem: Problem) -> Request | None:
+    """What `reach` will call, to be compiled beside others.
 
     The Normals are drawn by NumPy: compiling JAX's own draws, a site each, would take longer than all the rest.
     """
@@ -147,14 +159,11 @@ def reach(problem: Problem) -> Reach | None:
         return None
     some, dtype = -(-problem.num_rows // MOST_ROWS), np.dtype(problem.x.dtype)
     x: Any = np.asarray(problem.x)[::some]
-    y: Any = np.asarray(problem.y)
-    few = replace(problem, x=x, y=y[::some])
+    y: Any = np.asarray(problem.y)[::some]
+    few = replace(problem, x=x, y=y)
     normals = np.random.default_rng(0).standard_normal((draws, problem.size), np.float32).astype(dtype)
     keys = np.stack([np.zeros(draws, np.uint32), np.arange(draws, dtype=np.uint32)], axis=1)
-    f = np.asarray(call(_few, (), few, normals, keys), float)
-    middle, y = np.median(f, axis=0), y.astype(float)
-    spread = float(np.median(1.4826 * np.median(np.abs(f - middle[None]), axis=0)))
-    return Reach(spread, float(y.std()), float(abs(y.mean() - np.median(middle))))
+    return _few, (), (few, normals, keys)
 
 
 # --- compiled programs ------------------------------------------------------------------------------------------------

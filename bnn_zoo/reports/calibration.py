@@ -185,7 +185,7 @@ def _simulate_batch(
 
     def chain(problem: Problem, key: jax.Array) -> jax.Array:
         key_start, key_chain = jax.random.split(key)
-        state = chains.begin(method, problem, problem.start(key_start)[0], key_chain)
+        state = chains.begin(method, problem, problem.starts(key_start[None])[0][0], key_chain)
         _, positions, _ = chains.advance(method, total, problem, state, total, method.thinning)
         return positions[warmup:]
 

@@ -18,9 +18,10 @@ FLOORS = [
 ]  # fmt: skip
 ENGINE = [
     "identity", "resources", "blas", "architecture", "taps", "keys", "layout", "likelihood", "density", "disk_cache",
-    "compiled", "checks", "journal", "hosts", "kept", "groups", "context", "teams", "places", "draws", "scaling", "windows",
-    "mixture", "simplex", "predictive", "iterates", "tasks", "schedules", "climbing", "training", "starts", "chains",
-    "weights", "gaussian", "curvature", "linearized", "activations", "propagation", "moments", "wide", "process",
+    "compiled", "checks", "journal", "hosts", "kept", "groups", "context", "teams", "places", "draws", "scaling",
+    "windows", "mixture", "simplex", "predictive", "iterates", "tasks", "schedules", "climbing", "training", "starts",
+    "chains", "weights", "gaussian", "curvature", "linearized", "activations", "propagation", "moments",
+    "wide", "process",
 ]  # fmt: skip
 FILES = sorted(ROOT.rglob("*.py"))
 

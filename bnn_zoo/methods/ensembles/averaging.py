@@ -12,13 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from bnn_zoo.engine import training
-from bnn_zoo.engine.compiled import Request, call, compile_together, runs_once
+from bnn_zoo.engine.compiled import Request, call, runs_once
 from bnn_zoo.engine.context import Context
 from bnn_zoo.engine.density import Problem
 from bnn_zoo.engine.identity import settings
 from bnn_zoo.engine.iterates import Iterates
 from bnn_zoo.engine.schedules import Schedule
-from bnn_zoo.engine.starts import prior_positions
+from bnn_zoo.engine.starts import prior_positions_and_keys
 from bnn_zoo.engine.tasks import Task
 from bnn_zoo.errors import bad_type, bad_value, check_choice, check_count, check_positive
 
@@ -110,15 +110,15 @@ class Averaged:
             num_steps=self.warm_steps, learning_rate=self.warm_learning_rate, batch_size=schedule.batch_size
         )
         shape = partial(jax.ShapeDtypeStruct, dtype=problem.x.dtype)
-        own: list[Request] = [(prior_positions, (num_modes,), (problem, key)), (_split, (), (key,))]
+        own: list[Request] = [(prior_positions_and_keys, (num_modes, 4), (problem, key))]
         if self.learning_rate is None:
             own.append((_curvature, (), (problem, shape((num_modes, problem.size)), key)))
         own += training.requests(problem, num_modes, warm, context)
         rates: Any = shape((num_modes,))
         own += training.requests(problem, num_modes, schedule, context, Task(rate=rates))
-        compile_together([*own, *ahead], watch=context.watch)
-        z, _, key_train = call(prior_positions, (num_modes,), problem, key, watch=context.watch)
-        key_warm, key_rate, key_sgd, key_draws = call(_split, (), key_train, watch=context.watch)
+        context.compile_together([*own, *ahead])
+        begin = call(prior_positions_and_keys, (num_modes, 4), problem, key, watch=context.watch)
+        z, key_warm, key_rate, key_sgd, key_draws = begin
         first = training.train(problem, z, key_warm, warm, context, f"{title} warm-up")
         if not np.isfinite(first.log_posterior).all():
             raise bad_value("warm_learning_rate", "small enough to train", self.warm_learning_rate, "Try a tenth.")
@@ -154,11 +154,6 @@ class Collected:
 
 
 # --- compiled programs ----------------------------------------------------------------------------------------------
-
-
-@runs_once
-def _split(key: jax.Array) -> tuple[jax.Array, ...]:
-    return tuple(jax.random.split(key, 4))
 
 
 @runs_once

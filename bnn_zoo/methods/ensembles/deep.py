@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from bnn_zoo.engine import training
-from bnn_zoo.engine.compiled import Request, call, compile_together, runs_once
+from bnn_zoo.engine.compiled import Request, call, runs_once
 from bnn_zoo.engine.context import Context
 from bnn_zoo.engine.density import Batch, Problem
 from bnn_zoo.engine.draws import Draws
 from bnn_zoo.engine.identity import settings
 from bnn_zoo.engine.schedules import Schedule
-from bnn_zoo.engine.starts import prior_positions
+from bnn_zoo.engine.starts import prior_positions_and_keys
 from bnn_zoo.engine.tasks import PLAIN, Task
 from bnn_zoo.engine.training import Trained
 from bnn_zoo.errors import bad_type, bad_value, check_count
@@ -116,22 +116,23 @@ class DeepEnsemble(Batched):
         part, held = hold_out(problem, self.hold_out, key)
         check_batch(self, part)
         sites = anchored_sites(problem) if self.anchored else ()
-        ahead: list[Request] = [(prior_positions, (self.num_members,), (problem, key)), (_split, (), (key,))]
+        static = self.num_members, 3
+        ahead: list[Request] = [(prior_positions_and_keys, static, (problem, key))]
         if not (self.anchored or self.bootstrap):
             task = Task(adversarial=float(self.adversarial))
             ahead += training.requests(part, self.num_members, self._schedule(held), context, task, held)
-        compile_together(ahead, watch=context.watch)
-        z, _, key_train = call(prior_positions, (self.num_members,), problem, key, watch=context.watch)
+        context.compile_together(ahead)
+        z, *keys = call(prior_positions_and_keys, static, problem, key, watch=context.watch)
         gradients = 0
         if self.anchored:
-            key_first, key_anchor, key_train = call(_split, (), key_train, watch=context.watch)
+            key_first, key_anchor, key_train = keys
             if len(sites) < len(problem.layout.slots) or noise_varies(problem, sites, z, key_anchor, context):
                 first = self._train(problem, z, key_first, context, "ensemble", PLAIN)
                 z, gradients = first.positions, first.gradients
             z, task = anchor(problem, sites, z, key_anchor, context)
             trained = self._train(problem, z, key_train, context, "anchored ensemble", task)
         else:
-            key_rows, key_train, _ = call(_split, (), key_train, watch=context.watch)
+            key_rows, key_train, _ = keys
             rows = None
             if self.bootstrap:
                 rows = call(_resample, (self.num_members,), part, key_rows, watch=context.watch)
@@ -172,12 +173,6 @@ class DeepEnsemble(Batched):
             got = f"{self.learning_rate}, at which {len(lost)} of {self.num_members} members diverged"
             raise bad_value("learning_rate", "small enough to train every member", got, "Try a tenth of it.")
         return trained
-
-
-@runs_once
-def _split(key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    first, second, third = jax.random.split(key, 3)
-    return first, second, third
 
 
 @runs_once

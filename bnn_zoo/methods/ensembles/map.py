@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from bnn_zoo.engine import training
-from bnn_zoo.engine.compiled import call, compile_together
+from bnn_zoo.engine.compiled import call
 from bnn_zoo.engine.context import Context
 from bnn_zoo.engine.density import Problem
 from bnn_zoo.engine.draws import Draws
@@ -81,7 +81,7 @@ class MAP(Batched):
             patience=self.patience if self.hold_out else 0,
         )
         ahead = training.requests(part, self.num_restarts, schedule, context, held=held)
-        compile_together([(prior_positions, (self.num_restarts,), (problem, key)), *ahead], watch=context.watch)
+        context.compile_together([(prior_positions, (self.num_restarts,), (problem, key)), *ahead])
         z, _, key_train = call(prior_positions, (self.num_restarts,), problem, key, watch=context.watch)
         trained = training.train(part, z, key_train, schedule, context, "MAP", held=held)
         score = trained.log_posterior if trained.held_out is None else -np.asarray(trained.held_out.loss)
