@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -37,13 +37,12 @@ from bnn_zoo.engine.context import Context, Progress, available_cores
 from bnn_zoo.engine.density import Problem
 from bnn_zoo.engine.draws import Draws
 from bnn_zoo.engine.groups import Group, Holding, join_steps, joined
-from bnn_zoo.engine.hosts import Hosts
-from bnn_zoo.engine.kept import MOMENTS, Moments, flush
+from bnn_zoo.engine.kept import MOMENTS
 from bnn_zoo.engine.places import EVERYWHERE, PER_CHAIN, Place, choose
+from bnn_zoo.engine.shares import PROCESSES, Plan, Rooms, Run, exchanged, rooms, share_of, shared_out
 from bnn_zoo.engine.windows import steps_of_window
 
 MOST_DRAWS = 50
-PROCESSES = "processes"  # that shared the chains, in ``Draws.info``
 FORGOTTEN = "forgotten"  # draws a chain that are no longer held, in ``Draws.info``
 MOST_NUMBERS = 2_000_000
 
@@ -64,24 +63,6 @@ class MarkovMethod(Protocol):
 
     def kernel(self, problem: Problem) -> MCMCKernel: ...  # noqa: D102
     def observe(self, state: Any) -> dict[str, jax.Array]: ...  # noqa: D102
-
-
-@dataclass(frozen=True)
-class Run:
-    """Where a run stands: enough to go on from, and to end in the draws of one long run."""
-
-    groups: tuple[Any, ...]
-    plan: Plan
-    place: Place | None = None  # where it ran, and goes on; None once it has been written down or exchanged
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Chains are advanced in groups: one chain each by ``"threads"``, all in one otherwise."""
-
-    method: str
-    num_groups: int
-    workers: int
 
 
 # --- compiled programs: pure functions of problem and state ---------------------------------------------------------
@@ -135,7 +116,7 @@ def sample(method: MarkovMethod, problem: Problem, key: jax.Array, context: Cont
 
     A KeyboardInterrupt after the first draws returns them, marked incomplete; before, it is raised.
     """
-    num, share = method.num_chains, _share(method, context.hosts)
+    num, share = method.num_chains, share_of(method.num_chains, context.hosts)
     part = replace(method, num_chains=share.stop - share.start)  # type: ignore[type-var]
     place = choose("chains", part.num_chains, problem, context, batch_of(method) is None, by_threads=True)
     plan, placed = make_plan(part.num_chains, place), place.holding(problem)
@@ -147,9 +128,9 @@ def sample(method: MarkovMethod, problem: Problem, key: jax.Array, context: Cont
     if problem.source is not None and hasattr(method, "refer_to_all_rows"):
         groups = method.refer_to_all_rows(problem, groups, context)
     run = Run(groups, plan, place)
-    rooms = _rooms(method, problem, method.num_samples, context)
-    drawn = _drive(part, placed, run, method.num_warmup, rooms, context)
-    drawn = _exchanged(drawn, rooms, context.hosts)
+    room = rooms(method.num_chains, problem, method.num_samples, context)
+    drawn = _drive(part, placed, run, method.num_warmup, room, context)
+    drawn = exchanged(drawn, room, context.hosts)
     return replace(drawn, gradients=drawn.gradients + start.gradients, info={**drawn.info, **start.info})
 
 
@@ -179,136 +160,22 @@ def forgotten(draws: Draws) -> Draws:
 def _go_on(method: MarkovMethod, problem: Problem, draws: Draws, num_samples: int, context: Context) -> Draws:
     made = draws.positions.shape[1] + draws.info.get(FORGOTTEN, 0)
     before = method.num_warmup + made * method.thinning
-    share, run = _share(method, context.hosts), draws.state
+    share, run = share_of(method.num_chains, context.hosts), draws.state
     part = replace(method, num_chains=share.stop - share.start)  # type: ignore[type-var]
     place = run.place
     if place is None:
         context = replace(context, chain_method=run.plan.method)
         place = choose("chains", part.num_chains, problem, context, batch_of(method) is None, by_threads=True)
-        run = Run(_shared_out(run, share), make_plan(part.num_chains, place), place)
-    rooms = _rooms(method, problem, num_samples, context, draws)
-    drawn = _drive(part, place.holding(problem), run, 0, rooms, context, before)
-    more = _exchanged(drawn, rooms, context.hosts)
+        run = Run(shared_out(run, share), make_plan(part.num_chains, place), place)
+    room = rooms(method.num_chains, problem, num_samples, context, draws)
+    drawn = _drive(part, place.holding(problem), run, 0, room, context, before)
+    more = exchanged(drawn, room, context.hosts)
     return replace(
         more,
         stats={name: np.concatenate([draws.stats[name], more.stats[name]], axis=1) for name in draws.stats},
         info={**draws.info, **more.info},
         gradients=draws.gradients + more.gradients,
     )
-
-
-@dataclass(frozen=True, eq=False)
-class _Rooms:
-    """Where draws go: all of them in one array that this process sees, or its own chains' alone.
-
-    Attributes
-    ----------
-    own : ndarray
-        ``(C, S, q)``: for the new draws of this process's chains.
-    whole : ndarray, optional
-        For all draws of all chains, earlier ones included, of which ``own`` is a part; None where other processes have
-        some of them in their memory.
-    before : Draws, optional
-        Earlier draws.
-    moments : list
-        Of the weights of each of this process's chains so far.
-    """
-
-    own: np.ndarray
-    whole: np.ndarray | None
-    before: Draws | None
-    moments: list[Moments | None]
-
-    def filled(self, new: np.ndarray | None, count: int) -> np.ndarray:
-        """All draws: earlier ones and ``count`` new ones, which are ``new`` where they are not in `whole`."""
-        if self.whole is not None:
-            end = count + (0 if self.before is None else self.before.positions.shape[1])
-            return self.whole if end == self.whole.shape[1] else self.whole[:, :end]
-        return new if self.before is None else np.concatenate([self.before.positions, new], axis=1)  # type: ignore
-
-
-def _rooms(
-    method: MarkovMethod, problem: Problem, num_samples: int, context: Context, before: Draws | None = None
-) -> _Rooms:
-    keep, together, share = context.keep, context.hosts, _share(method, context.hosts)
-    width, dtype = keep.width(problem), problem.x.dtype
-    known, moments = None if before is None else before.info, list[Moments | None]()
-    if keep.at is not None and known is not None:
-        moments += [Moments(*(known[name][chain] for name in MOMENTS)) for chain in range(share.start, share.stop)]
-    else:
-        moments += [keep.fresh(problem, problem.x)] * (share.stop - share.start)
-    if together is not None and keep.folder is None:
-        return _Rooms(np.empty((share.stop - share.start, num_samples, width), dtype), None, before, moments)
-    begin = 0 if before is None else before.positions.shape[1]
-    shape = method.num_chains, begin + num_samples, width
-    whole = keep.room(shape, dtype, None if before is None else before.positions, together)
-    return _Rooms(whole[share, begin:], whole, before, moments)
-
-
-def _share(method: MarkovMethod, together: Hosts | None) -> slice:
-    """Which of the chains are this process's."""
-    if together is None:
-        return slice(0, method.num_chains)
-    together.check_enough("num_chains", method.num_chains)
-    return together.share(method.num_chains)
-
-
-def _shared_out(run: Run, share: slice) -> tuple[Any, ...]:
-    """The groups of some of all chains."""
-    if run.plan.method == "threads":
-        return run.groups[share]
-    return (jax.tree.map(lambda a: a[share], run.groups[0]),)
-
-
-def _exchanged(drawn: Draws, rooms: _Rooms, together: Hosts | None) -> Draws:
-    """Return the draws of all processes, each chain as long as the shortest, and the state that all chains are in."""
-    count = drawn.positions.shape[1]
-    flush(drawn.positions)
-    if together is None:
-        return replace(drawn, positions=rooms.filled(drawn.positions, count))
-    if rooms.whole is not None:
-        drawn = replace(drawn, positions=drawn.positions[:, :, :0])  # they are in the file
-    shares = together.exchange("draws", _as_arrays(drawn))
-    least = min(share["positions"].shape[1] for share in shares)
-    names = [name.removeprefix("stats/") for name in shares[0] if name.startswith("stats/")]
-    complete = all(bool(share["complete"]) for share in shares)
-    moments = {name: np.concatenate([share[name] for share in shares]) for name in MOMENTS if name in shares[0]}
-    return replace(
-        drawn,
-        positions=rooms.filled(np.concatenate([share["positions"][:, :least] for share in shares]), least),
-        stats={name: np.concatenate([share[f"stats/{name}"][:, :least] for share in shares]) for name in names},
-        info={**drawn.info, PROCESSES: together.size, **moments},
-        state=_joined_run(drawn.state, shares) if complete else None,
-        gradients=sum(int(share["gradients"]) for share in shares),
-        complete=complete,
-    )
-
-
-def _as_arrays(drawn: Draws) -> dict[str, np.ndarray]:
-    """Draws as arrays whose leading axis is that of chains, their state included."""
-    found = {f"stats/{name}": value for name, value in drawn.stats.items()}
-    found |= {"positions": drawn.positions, "gradients": np.asarray(drawn.gradients)}
-    found |= {name: drawn.info[name] for name in MOMENTS if name in drawn.info}
-    run: Run | None = drawn.state
-    if run is None:
-        return found | {"complete": np.asarray(False)}
-    if run.plan.method == "threads":
-        state = jax.tree.map(lambda *each: np.stack([np.asarray(a) for a in each]), *run.groups)
-    else:
-        state = jax.tree.map(np.asarray, run.groups[0])
-    leaves = {f"state/{i}": leaf for i, leaf in enumerate(jax.tree.leaves(state))}
-    return found | leaves | {"complete": np.asarray(drawn.complete)}
-
-
-def _joined_run(own: Run, shares: list[dict[str, np.ndarray]]) -> Run:
-    """The state of all chains, in groups as this process has its own."""
-    like, structure = jax.tree.flatten(own.groups[0])
-    leaves = [np.concatenate([s[f"state/{i}"] for s in shares]) for i in range(len(like))]
-    state, num = jax.tree.unflatten(structure, leaves), sum(len(s["positions"]) for s in shares)
-    if own.plan.method != "threads":
-        return Run((state,), own.plan)
-    groups = tuple(jax.tree.map(lambda a, c=c: a[c], state) for c in range(num))
-    return Run(groups, Plan("threads", num, own.plan.workers))
 
 
 def restore(method: MarkovMethod, problem: Problem, plan: Plan, leaves: list[np.ndarray], num_chains: int) -> Run:
@@ -443,12 +310,12 @@ def _drive(
     problem: Problem,
     run: Run,
     warmup: int,
-    rooms: _Rooms,
+    room: Rooms,
     context: Context,
     before: int = 0,
 ) -> Draws:
     """Advance all groups, a chunk at a time from a queue, until each has its draws or the user interrupts."""
-    plan, capacity, num_samples = run.plan, _capacity(problem), rooms.own.shape[1]
+    plan, capacity, num_samples = run.plan, _capacity(problem), room.own.shape[1]
     count = np.int32(0)
     static = (run.place, law_of(method), capacity)
     # By its shapes, as it was compiled for: on several devices the state knows where it lies, and shapes do not.
@@ -461,7 +328,7 @@ def _drive(
         Group(
             f"{plan.method}-{i:03d}",
             state,
-            Holding(context.keep, problem, rooms.own[where], rooms.moments[where]),
+            Holding(context.keep, problem, room.own[where], room.moments[where]),
             alone,
             warmup,
             num_samples,
@@ -533,7 +400,7 @@ def _drive(
     drawn = [list(group.taken) for group in groups]
     if interrupted and not all(drawn):
         raise KeyboardInterrupt("stopped during warm-up, before there were draws" if warmup else "no new draws yet")
-    return _collect(groups, drawn, rooms.own, plan, run.place, interrupted)
+    return _collect(groups, drawn, room.own, plan, run.place, interrupted)
 
 
 def _wait_for(threads: list[threading.Thread]) -> None:

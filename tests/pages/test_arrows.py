@@ -20,7 +20,7 @@ ENGINE = [
     "identity", "resources", "blas", "architecture", "taps", "keys", "layout", "likelihood", "density", "disk_cache",
     "compiled", "checks", "journal", "hosts", "kept", "groups", "context", "teams", "places", "draws", "scaling",
     "windows", "mixture", "simplex", "predictive", "iterates", "tasks", "schedules", "climbing", "training", "starts",
-    "chains", "weights", "gaussian", "curvature", "linearized", "activations", "propagation", "moments",
+    "shares", "chains", "weights", "gaussian", "curvature", "linearized", "activations", "propagation", "moments",
     "wide", "process",
 ]  # fmt: skip
 FILES = sorted(ROOT.rglob("*.py"))
