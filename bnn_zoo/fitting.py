@@ -327,7 +327,8 @@ def finite_part(problem: Problem, result: Draws) -> Draws:
     site = next(s.name for s in problem.layout.slots if s.where.start <= coordinate < s.where.stop)
     reason = f"non-finite values at site {site!r} from draw {draw} of chain {chain}"
     if draw == 0 or result.kind == "members":
-        mend = "Try a smaller step size, a tighter prior, or precision='float64'."
+        trained = "start='ensemble', " if result.info.get("start") == "prior" else ""
+        mend = f"Try {trained}a smaller step size, a tighter prior, or precision='float64'."
         raise bad_value("the fit", "finite", reason, mend)
     return replace(
         result,

@@ -207,4 +207,6 @@ def test_draws_before_a_non_finite_one_are_kept(monkeypatch, caplog):
 def test_no_finite_draw_at_all_is_an_error(monkeypatch):
     broken_at(monkeypatch, 0)
     with pytest.raises(ZooValueError, match=r"site 'b_0' from draw 0 of chain 1\. Try a smaller step size"):
-        fit("nuts")
+        fit(replace(METHODS["nuts"], start="map"))
+    with pytest.raises(ZooValueError, match=r"Try start='ensemble', a smaller step size"):
+        fit(replace(METHODS["nuts"], start="prior"))
