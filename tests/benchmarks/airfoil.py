@@ -14,7 +14,8 @@ With the zoo's own 5e-4 steps are 0.6 as long, and chains that are far from conv
 (``--energy-variance 5e-4``). Weights have each side's own prior: N(0, 1) in bde, N(0, 1 / fan-in) in the zoo.
 
 bde runs first; the zoo then gets as many seconds of processor time, its own compilation and prediction included: a
-short run tells what a step costs, and the rest is divided 5 to 1 between warm-up and sampling, as bde divides it.
+short run tells what a step costs, and the rest is divided 5 to 1 between warm-up and sampling, as bde divides it, and
+what is still left then goes into more draws.
 ``NLL`` is the mean of minus the log of a Normal with the predicted mean and total sd, as bde's scripts have it, on the
 standardised target; ``mixture`` that of the mixture of Normals which the draws are. ``R-hat`` is that of f(x) at test
 inputs, which bde does not say, and here is taken from its draws too.
@@ -126,11 +127,16 @@ def zoo_side(name: str, data: dict[str, np.ndarray], seed: int, budget: float, e
     before = time.process_time()
     short.resume(300, progress=False)
     a_step = (time.process_time() - before) / 300
-    # The starts are trained once more, but not compiled, and predictions come after.
-    starts = before - begin - 700 * a_step - short.timing.compile_seconds
-    left = 0.98 * budget - (time.process_time() - begin) - starts
-    steps = max(2000, int(left / a_step))
+    # The starts are trained once more, which costs no more than all of the first fit did; predictions come after.
+    starts = before - begin - 700 * a_step
+    steps = max(2000, int((0.97 * budget - (time.process_time() - begin) - starts) / a_step))
     posterior = fit(steps * 5 // 6, steps // 6)
+    # What compiling took the first time is left, and goes into more draws.
+    thinning = steps // 6 // min(KEPT, steps // 6)
+    more = int((0.98 * budget - (time.process_time() - begin)) / a_step / thinning)
+    if more > 0:
+        posterior = posterior.resume(more, progress=False)
+        steps += more * thinning
     prediction = posterior.predict(data["new"])
     found = {"cpu": time.process_time() - begin, "seconds": time.perf_counter() - clock, "steps": float(steps)}
     functions = posterior.function_draws(data["new"])
