@@ -150,7 +150,9 @@ def fit(
     with shared(together, same), jax.enable_x64(ready.x64), context.watch.running():
         result = method.run(whole, key, context)
     with jax.enable_x64(ready.x64):
-        _look_at_prior(problem)  # now, as a method refuses what it cannot fit before anything is compiled
+        _look_at_prior(
+            problem, *context.ahead
+        )  # now, as a method refuses what it cannot fit before anything is compiled
         if kept.inputs is not None:
             dataset = sampled(dataset)
             attributes |= {ROWS: str(ready.rows)} if len(dataset) < ready.rows else {}
@@ -294,12 +296,12 @@ def _look_ahead(problem: Problem) -> tuple[Request, ...]:
     return ()
 
 
-def _look_at_prior(problem: Problem) -> None:
+def _look_at_prior(problem: Problem, look: Request | None = None) -> None:
     """Warn where the prior's functions miss the data by orders of magnitude: no method can mend that."""
     from bnn_zoo.priors.predictive import reach
 
     try:
-        seen = reach(problem)
+        seen = reach(problem, look)
     except Exception as error:  # draws are there already, and are not lost to a look at the prior
         log.warning("the prior could not be looked at: %s", error)
         return

@@ -137,9 +137,12 @@ class Reach(NamedTuple):
         return None
 
 
-def reach(problem: Problem) -> Reach | None:
-    """Look at a few functions of the prior at a few rows; None for a network too wide to look at in no time."""
-    look = reach_request(problem)
+def reach(problem: Problem, look: Request | None = None) -> Reach | None:
+    """Look at a few functions of the prior at a few rows; None for a network too wide to look at in no time.
+
+    ``look`` is what `reach_request` gave, if it has been asked before.
+    """
+    look = reach_request(problem) if look is None else look
     if look is None:
         return None
     function, static, args = look
