@@ -13,7 +13,6 @@ import numpy as np
 from jax import lax
 
 from bnn_zoo.engine import curvature
-from bnn_zoo.engine.blas import one_thread
 from bnn_zoo.engine.compiled import call
 from bnn_zoo.engine.density import Problem
 from bnn_zoo.engine.gaussian import Dense, Gaussian, Kronecker
@@ -24,7 +23,7 @@ DRAWS_AT_ONCE = 64
 def moments(problem: Problem, gaussian: Gaussian, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return mean and variance of f and the scale of the noise at the mode, ``(m,)`` each, in float64."""
     out = np.empty((3, len(x)))
-    with jax.enable_x64(True), one_thread(problem.size):
+    with jax.enable_x64(True):
         wide = curvature.wide(problem)
         for where, block in _blocks(problem.size, x):
             out[:, where] = np.asarray(call(_moments, (), wide, gaussian, block))[:, : where.stop - where.start]
