@@ -46,8 +46,6 @@ def runs_once(function: Callable) -> Callable:
 
 
 MOST_FROZEN = 2000  # objects: the interpreter's own are some hundred
-_sparing = 0
-_frozen = False
 
 
 @contextmanager
@@ -55,22 +53,17 @@ def sparing_old_objects() -> Iterator[None]:
     """Leave out of the garbage collector's rounds what was there before, while programs are traced.
 
     Tracing makes so many objects that the collector goes its rounds over everything that has been imported, a tenth of
-    a second each, of which a first fit has several. Where somebody has frozen objects of their own, nothing is done.
+    a second each, of which a first fit has several. Where objects are frozen already, by somebody else or from here,
+    nothing is done.
     """
-    global _sparing, _frozen
-    with _lock:
-        if _sparing == 0 and gc.isenabled() and gc.get_freeze_count() < MOST_FROZEN:
-            gc.freeze()
-            _frozen = True
-        _sparing += 1
+    if not gc.isenabled() or gc.get_freeze_count() >= MOST_FROZEN:
+        yield
+        return
+    gc.freeze()
     try:
         yield
     finally:
-        with _lock:
-            _sparing -= 1
-            if _sparing == 0 and _frozen:
-                gc.unfreeze()
-                _frozen = False
+        gc.unfreeze()
 
 
 @dataclass

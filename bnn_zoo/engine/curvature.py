@@ -94,10 +94,10 @@ def scale_sites(problem: Problem) -> tuple[str, ...]:
 
 def block(problem: Problem, z: np.ndarray, index: np.ndarray, watch: Stopwatch | None = None) -> np.ndarray:
     """Return the precision ``(k, k)`` of the coordinates ``index``: Gauss-Newton plus the prior's exact Hessian."""
-    looks: Request = (_by_products, (), (problem, z, probes(problem.size)))
-    compile_together([_gauss_newton(problem, z, index), looks], watch=watch)
-    diagonal, is_all = call(*looks[:2], *looks[2], watch=watch)
-    found = gauss_newton(problem, z, index, watch)
+    vectors = probes(problem.size)
+    requests: list[Request] = [_gauss_newton(problem, z, index), (_by_products, (), (problem, z, vectors))]
+    of_likelihood, of_prior = compile_together(requests, watch=watch)
+    found, (diagonal, is_all) = np.array(of_likelihood(problem, z, index)), of_prior(problem, z, vectors)
     if not is_all:
         return found + np.asarray(call(_prior_block, (), problem, z, index, watch=watch))
     found[np.diag_indices(len(index))] += np.asarray(diagonal)[index]
@@ -107,7 +107,7 @@ def block(problem: Problem, z: np.ndarray, index: np.ndarray, watch: Stopwatch |
 def gauss_newton(problem: Problem, z: np.ndarray, index: np.ndarray, watch: Stopwatch | None = None) -> np.ndarray:
     """Return the Gauss-Newton matrix ``(k, k)`` of the coordinates ``index``, without the prior."""
     program, static, args = _gauss_newton(problem, z, index)
-    return np.array(call(program, static, *args, watch=watch))
+    return np.asarray(call(program, static, *args, watch=watch))
 
 
 def _gauss_newton(problem: Problem, z: np.ndarray, index: np.ndarray) -> Request:

@@ -103,7 +103,7 @@ def choose(
     takes_all: bool,
     *,
     by_threads: bool = False,
-    in_teams: bool = False,
+    teams: Teams | None = None,
 ) -> Place:
     """Choose where ``num`` chains or members run, and tell the context why.
 
@@ -121,8 +121,8 @@ def choose(
         Whether every gradient is one over all rows: only these are shared.
     by_threads : bool
         Whether there is one program a chain, so that threads can run them side by side.
-    in_teams : bool
-        Whether there is one program for a team of members, likewise (`bnn_zoo.engine.teams`).
+    teams : Teams, optional
+        Those that members can be cut into, where there is one program a team; more than one are for threads likewise.
 
     Raises
     ------
@@ -137,8 +137,7 @@ def choose(
         place = _sharded(found)
         context.tell(_words(what, num, problem.num_rows, found, here, asked))
         return place
-    on_cpu, teams = here.flat[0].platform == "cpu", Teams.of(num) if in_teams else None
-    by_threads = by_threads if teams is None else teams.count > 1
+    on_cpu, by_threads = here.flat[0].platform == "cpu", by_threads if teams is None else teams.count > 1
     how = asked if by_threads and asked != "auto" else "threads" if by_threads and on_cpu else "vectorized"
     why = "as asked" if asked == how else f"one {here.flat[0].platform.upper()} device"
     if asked == "auto" and here.size > 1:

@@ -9,7 +9,6 @@ disk the problem holds a window, in which members go their rounds, and which is 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -141,8 +140,8 @@ def _train_share(
                 size, here = min(size, left), problem
                 if round_ is not None:
                     size, here = min(size, round_ - done % round_), problem.in_window(done // round_)
-                clock, part = time.perf_counter(), partial(_part, advance, here, held, np.int32(size))
-                states = side_by_side(part, tasks, states)
+                clock = time.perf_counter()
+                states = side_by_side(partial(advance, here, held, np.int32(size)), tasks, states)
                 seconds = time.perf_counter() - clock
                 left -= size
                 if all(state.best is not None and np.min(state.best.stale) >= schedule.patience for state in states):
@@ -231,7 +230,7 @@ def _requests(
     state = shapes_of(_begin, (ONE_DEVICE, schedule), problem, z, key, offset, watch=watch)
     found: list[Request] = [
         (_begin, (place, schedule), (problem, z, key, offset)),
-        (_advance, (place, schedule), (problem, own, held, state, np.int32(0))),
+        (_advance, (place, schedule), (problem, held, np.int32(0), own, state)),
         (_judge, (place,), (problem, every, shape((teams.num, size)))),
     ]
     if schedule.polish_steps:
@@ -239,21 +238,14 @@ def _requests(
     return found
 
 
-def _part(
-    advance: Callable, problem: Problem, held: Batch | None, steps: np.int32, task: Objective, state: _State
-) -> _State:
-    """Steps of one team."""
-    return advance(problem, task, held, state, steps)
-
-
 def _place(
     num_members: int, problem: Problem, context: Context, schedule: Schedule, task: Objective, held: Batch | None
 ) -> tuple[Place, Teams]:
     """Where members are trained, and in which teams: vectorised in each, as members of one program train in step."""
     takes_all = schedule.batch_size is None and held is None and task.shares_rows
-    place = choose("members", num_members, problem, context, takes_all, in_teams=True)
-    teams = Teams.of(num_members) if place.how == "threads" else Teams(num_members)
-    return (ONE_DEVICE if place.mesh is None else place), teams
+    teams = Teams.of(num_members)
+    place = choose("members", num_members, problem, context, takes_all, teams=teams)
+    return (place, Teams(num_members)) if place.how != "threads" else (ONE_DEVICE, teams)
 
 
 # --- several processes ----------------------------------------------------------------------------------------------
@@ -365,10 +357,10 @@ def _advance(
     place: Place,
     schedule: Schedule,
     problem: Problem,
-    task: Objective,
     held: Batch | None,
-    state: _State,
     num_steps: jax.Array,
+    task: Objective,
+    state: _State,
 ) -> _State:
     rows = problem.num_rows
     size = min(schedule.batch_size or rows, rows)
@@ -404,7 +396,7 @@ def _advance(
             update = task.rate * update
         return z + update, optimizer, value
 
-    def advance(problem: Problem, task: Objective, held: Batch | None, state: _State, num_steps: jax.Array) -> _State:
+    def advance(problem: Problem, held: Batch | None, num_steps: jax.Array, task: Objective, state: _State) -> _State:
         def body(_: jax.Array, state: _State) -> _State:
             key, order = state.key, state.order
             if shuffles:
@@ -439,9 +431,9 @@ def _advance(
             stale=jnp.where(better, 0, best.stale + 1),
         )
 
-    takes = (EVERYWHERE, MEMBERS, EVERYWHERE, _state_axes(schedule), EVERYWHERE)
+    takes = (EVERYWHERE, EVERYWHERE, EVERYWHERE, MEMBERS, _state_axes(schedule))
     run = place.over_devices(advance, takes, _state_axes(schedule))
-    return run(problem, task, held, state, num_steps)
+    return run(problem, held, num_steps, task, state)
 
 
 def _polish(place: Place, most: int, problem: Problem, task: Objective, z: jax.Array) -> tuple[jax.Array, jax.Array]:

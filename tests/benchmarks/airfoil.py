@@ -132,11 +132,11 @@ def zoo_side(name: str, data: dict[str, np.ndarray], seed: int, budget: float, e
     steps = max(2000, int((0.97 * budget - (time.process_time() - begin) - starts) / a_step))
     posterior = fit(steps * 5 // 6, steps // 6)
     # What compiling took the first time is left, and goes into more draws.
-    thinning = steps // 6 // min(KEPT, steps // 6)
-    more = int((0.98 * budget - (time.process_time() - begin)) / a_step / thinning)
+    a_draw = a_step * posterior.method.thinning
+    more = int((0.98 * budget - (time.process_time() - begin)) / a_draw)
     if more > 0:
         posterior = posterior.resume(more, progress=False)
-        steps += more * thinning
+        steps += more * posterior.method.thinning
     prediction = posterior.predict(data["new"])
     found = {"cpu": time.process_time() - begin, "seconds": time.perf_counter() - clock, "steps": float(steps)}
     functions = posterior.function_draws(data["new"])
