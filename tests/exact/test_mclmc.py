@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +15,7 @@ from arviz_stats.base import array_stats
 from scipy.optimize import brentq
 
 import bnn_zoo as zoo
-from bnn_zoo.methods.mcmc import tuning
+from bnn_zoo.methods.mcmc import microcanonical, tuning
 from bnn_zoo.reports import half_step
 
 ERRORS = 4  # Monte Carlo standard errors
@@ -128,14 +130,17 @@ def test_unadjusted_draws_have_the_bias_of_their_step(h):
     assert abs(temperature.mean() - stationary_variance(h)) < ERRORS * mcse(temperature)[0] + 0.5 / SIZE
 
 
-def test_unadjusted_draws_have_the_law_that_warm_up_promises():
+@pytest.mark.parametrize("first", [None, 0.05])
+def test_unadjusted_draws_have_the_law_that_warm_up_promises(first):
     """Columns from 0.1 to 10: with all that is found, means are exact and variances off by no more than 1 − r² = 2 %.
 
     The bound takes h from the step size found, in sds found. Fails if M⁻¹ is wrong, or the step found too long.
     """
     data = make_wide(np.geomspace(0.1, 10, SIZE - 1))
     oracle = oracles.LinearPosterior(*data, PRIOR, PRIOR, NOISE)
-    method = zoo.methods.MCLMC(num_warmup=6000, num_samples=1500, thinning=20, start="prior")
+    method = zoo.methods.MCLMC(
+        num_warmup=6000, num_samples=1500, thinning=20, start="prior", first_energy_variance=first
+    )
     posterior = zoo.fit(zoo.models.Linear(weight_scale=PRIOR, noise=NOISE), method, data, **QUIET)
     h = posterior.stats["step_size"].max() / np.sqrt(SIZE)
     assert 0.9 < h < 1.25  # 1.06 to 1.11 for seeds 1 to 19; 0.2 with one window for M⁻¹
@@ -146,6 +151,45 @@ def test_unadjusted_draws_have_the_law_that_warm_up_promises():
     assert checks["energy error"].status == checks["configurational temperature"].status == "passed"
     # The step is found for 5e-4, and then kept 10 % shorter, which takes the error to about half.
     assert 5e-5 < posterior.stats["energy_variance"].mean() < 1e-3
+
+
+def test_steps_without_preconditioner_are_in_the_units_of_the_weights():
+    """Columns of equal scale: the step found is as many posterior sds long, told in weights, and the law is exact.
+
+    L, 0.4 of the distance between independent draws, is a few √p sds. Fails if M⁻¹ is set, or L left in other units.
+    """
+    data = make_wide(np.ones(SIZE - 1))
+    oracle = oracles.LinearPosterior(*data, PRIOR, PRIOR, NOISE)
+    method = zoo.methods.MCLMC(num_warmup=6000, num_samples=1500, thinning=20, start="prior", preconditioned=False)
+    posterior = zoo.fit(zoo.models.Linear(weight_scale=PRIOR, noise=NOISE), method, data, **QUIET)
+    unit = np.sqrt(oracle.cov[0, 0] * SIZE)
+    h, length = (posterior.stats[name].max() / unit for name in ("step_size", "length"))
+    assert 0.9 < h < 1.25  # as with a preconditioner
+    assert 0.4 < length < 4
+    assert off(weights(posterior), oracle.mean, oracle.cov, bound=1 - stationary_variance(h)) < ERRORS
+
+
+def test_the_error_of_the_energy_falls_during_warm_up():
+    """From 0.05 to 5e-4 over stages 1 to 3, by a hundredth: in the middle of them it is near the geometric mean.
+
+    The finder follows with a memory of 150 steps, over which the target falls by 17 %; 500 errors about the middle, of
+    a heavy-tailed law, tell their mean to a factor of 2. Fails if the target is the last throughout, or the first.
+    """
+    kernel = microcanonical.Microcanonical(
+        SimpleNamespace(log_posterior=lambda z: -0.5 * jnp.sum(z**2)),
+        microcanonical.Rule(None, None, False, 5e-4, 0.05, preconditioned=False, target_accept=0.9),
+    )
+    warmup = 10_000
+    begin = kernel.init(jax.random.key(0), warmup, jnp.zeros(SIZE), (), {})
+
+    def step(state, _):
+        state = kernel.sample(state, (), {})
+        return state, state.energy_variance
+
+    _, errors = jax.lax.scan(step, begin, length=warmup)
+    middle, end = errors[2750:3250].mean(), errors[5500:8000].mean()
+    assert 0.5 < middle / np.sqrt(5e-4 * 0.05) < 2
+    assert 0.5 < end / 5e-4 < 2
 
 
 def test_gradients_are_counted():
@@ -274,6 +318,14 @@ def test_what_cannot_run_is_refused():
         zoo.methods.MCLMC(adjusted="yes")
     with pytest.raises(zoo.errors.ZooValueError, match="energy_variance should be positive"):
         zoo.methods.MCLMC(energy_variance=0.0)
+    with pytest.raises(zoo.errors.ZooValueError, match="first_energy_variance should be at least energy_variance"):
+        zoo.methods.MCLMC(first_energy_variance=1e-4)
+    with pytest.raises(zoo.errors.ZooTypeError, match="first_energy_variance should be a number"):
+        zoo.methods.MCLMC(first_energy_variance="large")
+    with pytest.raises(zoo.errors.ZooValueError, match="first_energy_variance should be None"):
+        zoo.methods.MCLMC(first_energy_variance=0.1, adjusted=True)
+    with pytest.raises(zoo.errors.ZooTypeError, match="preconditioned should be True or False"):
+        zoo.methods.MCLMC(preconditioned=1)
 
 
 # --- tuning -----------------------------------------------------------------------------------------------------------

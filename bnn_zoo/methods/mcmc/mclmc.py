@@ -46,6 +46,14 @@ class MCLMC(MarkovChain):
     energy_variance : float
         E[ΔE²] / p that the step size is found for, with ΔE the error of the energy in one step and p the number of
         weights. The default showed no bias on networks; 0.05 made sds twice too large.
+    first_energy_variance : float or None
+        Unadjusted: what warm-up begins with in place of ``energy_variance``, to which it then falls: longer steps leave
+        the network that a chain starts from sooner (as in the ``bde`` of Sommer et al.). ``None``: the same throughout.
+    preconditioned : bool
+        Whether steps are measured in the sds of coordinates that warm-up finds, which a posterior with scales of its
+        own needs, and chains that converge are quicker with. ``False``: in unconstrained coordinates as they are, which
+        are the weights themselves where their prior scale is a number. Chains of deep ReLU networks, still on their way
+        in when sds are taken, get further so.
     target_accept : float
         Adjusted: mean acceptance probability that the step size is adapted to.
 
@@ -73,6 +81,8 @@ class MCLMC(MarkovChain):
     length: float | None = None
     adjusted: bool = False
     energy_variance: float = 5e-4
+    first_energy_variance: float | None = None
+    preconditioned: bool = True
     target_accept: float = 0.9
 
     def __post_init__(self) -> None:
@@ -84,7 +94,21 @@ class MCLMC(MarkovChain):
         if not isinstance(self.adjusted, bool):
             raise bad_type("adjusted", "True or False", repr(self.adjusted), "True has an accept step and no bias.")
         check_positive("energy_variance", self.energy_variance, "5e-4 is usual; less is a shorter step.")
+        if self.first_energy_variance is not None:
+            self._check_first(self.first_energy_variance)
+        if not isinstance(self.preconditioned, bool):
+            mend = "False leaves coordinates as they are."
+            raise bad_type("preconditioned", "True or False", repr(self.preconditioned), mend)
         check_between("target_accept", self.target_accept, 0, 1, "0.9 is usual.")
+
+    def _check_first(self, first: float) -> None:
+        check_positive("first_energy_variance", first, "None is as energy_variance.")
+        if self.adjusted:
+            got = f"{first!r} with adjusted=True"
+            raise bad_value("first_energy_variance", "None", got, "There target_accept is what a step is found for.")
+        if first < self.energy_variance:
+            wanted = f"at least energy_variance, {self.energy_variance:.3g}"
+            raise bad_value("first_energy_variance", wanted, f"{first:.3g}", "It falls during warm-up.")
 
     def run(self, problem: Problem, key: jax.Array, context: Context) -> Draws:
         """Warm up and draw, and refuse chains that stand still."""
@@ -116,7 +140,15 @@ class MCLMC(MarkovChain):
 
     def kernel(self, problem: Problem) -> Microcanonical:
         """Return the kernel on the problem's log posterior."""
-        rule = Rule(self.step_size, self.length, self.adjusted, self.energy_variance, self.target_accept)
+        rule = Rule(
+            step_size=self.step_size,
+            length=self.length,
+            adjusted=self.adjusted,
+            energy_variance=self.energy_variance,
+            first_energy_variance=self.first_energy_variance or self.energy_variance,
+            preconditioned=self.preconditioned,
+            target_accept=self.target_accept,
+        )
         return Microcanonical(problem, rule)
 
     def observe(self, state: State) -> dict[str, jax.Array]:

@@ -27,7 +27,8 @@ being found. τ comes from 20 batch means, in place of autocorrelations of store
 has no room. M⁻¹ is found twice, the second time from the other half of stage 2, in the coordinates of the first, in
 which the chain is no longer as slow as unequal scales make it. In the end ε is a tenth shorter than found. Both: after
 M⁻¹ is set the search for ε begins anew, from √p / 4 (adjusted: / 5), as a step found in other units may be too short by
-orders of magnitude and is lengthened slowly.
+orders of magnitude and is lengthened slowly. On request (``preconditioned=False``) M⁻¹ stays 1, and L is the root of
+the sum of variances, as in BlackJAX; the target of stages 1 to 3 may fall to its last value, as in bde.
 The sums behind step size and variances are those of `bnn_zoo.methods.mcmc.tuning`.
 """
 
@@ -64,6 +65,8 @@ class Rule(NamedTuple):
     length: float | None
     adjusted: bool
     energy_variance: float
+    first_energy_variance: float
+    preconditioned: bool
     target_accept: float
 
 
@@ -168,7 +171,7 @@ class Microcanonical(MCMCKernel):
 
         key_step, key_turn = jax.random.split(key)
         there, error, finite = self._stepped(state, key_step)
-        most = REJECTED * self.rule.energy_variance
+        most = REJECTED * self._target(state)
         taken = finite & (error <= most)
         return state._replace(
             z=jnp.where(taken, there.position, state.z),
@@ -218,7 +221,7 @@ class Microcanonical(MCMCKernel):
         first, second, third, fourth = self._stages
         finite = jnp.isfinite(state.energy_variance)
         finder, step_size = tuning.find_step(
-            state.finder, state.step_size, state.energy_variance, finite, rule.energy_variance
+            state.finder, state.step_size, state.energy_variance, finite, self._target(state)
         )
         free = (i < third) if rule.step_size is None else (i < second)
         weight = jnp.where(~state.diverging & (i >= first) & (i < second), state.step_size, 0.0)
@@ -235,6 +238,12 @@ class Microcanonical(MCMCKernel):
         moments = jax.tree.map(lambda a, b: jnp.where((i == half - 1) | (i == third - 1), a, b), fresh, state.moments)
         state = lax.cond(i == fourth - 1, self._lengthen, lambda s: s, state._replace(moments=moments))
         return state if rule.step_size is not None else self._hold_down(state)
+
+    def _target(self, state: State) -> jax.Array:
+        """ΔE² / p that a step is to have now: falls geometrically over the first three stages."""
+        first, last = self.rule.first_energy_variance, self.rule.energy_variance
+        left = 1.0 - jnp.minimum(state.iteration / max(self._stages[2], 1), 1.0)
+        return jnp.asarray(last * (first / last) ** left, state.z.dtype)
 
     @property
     def _stages(self) -> tuple[int, ...]:
@@ -295,7 +304,10 @@ class Microcanonical(MCMCKernel):
         return lax.cond(i == n - 1, self._settled, lambda s: s, state)
 
     def _precondition(self, state: State) -> State:
-        """Set M⁻¹, and begin the search for ε anew in its units, in which all sds are 1."""
+        """Set M⁻¹, and begin the search for ε anew in its units, in which all sds are 1, or set L alone."""
+        if not self.rule.preconditioned:
+            length = jnp.sqrt(jnp.sum(state.moments.variance))
+            return state._replace(length=jnp.where(length > 0, length, state.length).astype(state.z.dtype))
         variance = tuning.inverse_mass(state.moments).astype(state.z.dtype)
         root = jnp.sqrt(state.z.size).astype(state.z.dtype)
         state = state._replace(inverse_mass=variance, step_size=root / self._first_share, length=root)

@@ -49,7 +49,7 @@ def new_finder(like: jax.Array) -> StepFinder:
 
 
 def find_step(
-    finder: StepFinder, step_size: jax.Array, energy_variance: jax.Array, finite: jax.Array, target: float
+    finder: StepFinder, step_size: jax.Array, energy_variance: jax.Array, finite: jax.Array, target: float | jax.Array
 ) -> tuple[StepFinder, jax.Array]:
     """Learn from one step of ``step_size`` with error ``energy_variance`` = ΔE² / p, and return the next step size.
 
