@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from bnn_zoo import models
+from bnn_zoo.components import one_normal
 from bnn_zoo.datasets import Dataset, as_dataset
 from bnn_zoo.engine import process
 from bnn_zoo.engine.compiled import Stopwatch
@@ -26,7 +27,7 @@ from bnn_zoo.inputs import as_inputs, as_targets
 from bnn_zoo.models.linear import Linear
 from bnn_zoo.models.mlp import MLP
 from bnn_zoo.posterior import Timing
-from bnn_zoo.prediction import Prediction, one_normal
+from bnn_zoo.prediction import Prediction
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from bnn_zoo.components import Source, choose_kind, distilled_at, linearized_at, propagated_at
 from bnn_zoo.datasets import Dataset
 from bnn_zoo.engine import kept, moments, predictive, weights
 from bnn_zoo.engine.context import PROGRESS, Context
@@ -22,7 +23,7 @@ from bnn_zoo.engine.windows import Windows
 from bnn_zoo.errors import bad_value, check_choice, check_count
 from bnn_zoo.inputs import as_inputs, as_targets
 from bnn_zoo.kept import IN_MEMORY, Kept
-from bnn_zoo.prediction import Prediction, Source, choose_kind, distilled_at, linearized_at, propagated_at
+from bnn_zoo.prediction import Prediction
 from bnn_zoo.streams import Stream
 
 if TYPE_CHECKING:

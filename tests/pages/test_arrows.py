@@ -11,8 +11,8 @@ ROOT = Path(__file__).parents[2] / "bnn_zoo"
 
 # From the bottom up. `reports` stands above `posterior`, whose doors into it (diagnose, report, evaluate) import late.
 FLOORS = [
-    "errors", "paths", "inputs", "downloads", "uci", "datasets", "streams", "encoding", "engine", "registry", "models",
-    "probes", "kept", "prediction", "posterior", "tree", "methods", "estimating",
+    "errors", "paths", "inputs", "downloads", "uci", "dataset", "datasets", "streams", "encoding", "engine", "registry",
+    "models", "probes", "kept", "prediction", "components", "posterior", "tree", "methods", "estimating",
     "priors", "infinite", "reports", "keeping", "fitting", "distilling", "estimator",
     "shell", "__main__", "__init__",
 ]  # fmt: skip
