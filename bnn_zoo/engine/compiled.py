@@ -12,7 +12,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -123,21 +123,33 @@ def compile_together(
     """Compile several programs at once: XLA lets go of the interpreter lock, so two take little longer than one.
 
     Each request is ``(function, static, args)``. Tracing is done one after the other, as NumPyro's stack of effect
-    handlers is shared by all threads, and while what was traced before is being compiled: what takes longest first.
-    ``also`` are programs that somebody else will call, traced last: what is wrong with one is for its caller to hear.
+    handlers is shared by all threads, and while what was traced before is being compiled. So that no core waits long,
+    what has been traced already goes first, then ``also``, which are small programs that somebody else will call (what
+    is wrong with one is for its caller to hear), and of the rest what takes longest.
     """
     keys = [_key(*request) for request in requests]
     missing = [i for i, key in enumerate(keys) if _find(key) is None]
     begin = time.perf_counter()
     if missing:
-        missing.sort(key=lambda i: requests[i][0] in _once)
-        with sparing_old_objects(), ThreadPoolExecutor(len(missing)) as pool:
-            programs = {i: pool.submit(_compile, requests[i][0], _lower(keys[i], *requests[i])) for i in missing}
+        known = [i for i in missing if keys[i] in _traced]
+        rest = sorted((i for i in missing if i not in known), key=lambda i: requests[i][0] in _once)
+        with sparing_old_objects(), ThreadPoolExecutor(len(missing) + len(also)) as pool:
+
+            def submit(key: tuple, request: Request) -> Future:
+                return pool.submit(_compile, request[0], _lower(key, *request))
+
+            programs = {keys[i]: submit(keys[i], requests[i]) for i in known}
+            others = {}
             for request in also:
                 with suppress(Exception):
-                    compiled(*request[:2], *request[2])
-            for i, program in programs.items():
-                _keep(keys[i], program.result())
+                    if _find(key := _key(*request)) is None:
+                        others[key] = submit(key, request)
+            programs |= {keys[i]: submit(keys[i], requests[i]) for i in rest}
+            for key, program in programs.items():
+                _keep(key, program.result())
+            for key, program in others.items():
+                with suppress(Exception):
+                    _keep(key, program.result())
         if watch is not None:
             watch.add_compile(time.perf_counter() - begin)
     return [_programs[key] for key in keys]

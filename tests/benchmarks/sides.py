@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import importlib.util
 import json
 import os
@@ -71,8 +72,13 @@ def interleaved(
 ) -> dict[str, list[Run]]:
     """What ``python -m module --side SIDE`` prints as its last line, for every side in every round.
 
-    Programs that another process has compiled are not used, unless ``cache`` names their folder.
+    Programs that another process has compiled are not used, unless ``cache`` names their folder. The package's modules
+    are byte-compiled first, as pip has done with those of the peers.
     """
+    spec = importlib.util.find_spec("bnn_zoo")
+    assert spec is not None
+    for folder in spec.submodule_search_locations or ():
+        compileall.compile_dir(folder, quiet=1)
     environment = os.environ | {"BNN_ZOO_COMPILE_CACHE": cache}
     found: dict[str, list[Run]] = {side: [] for side in sides}
     for _ in range(rounds):
