@@ -98,8 +98,9 @@ def test_adjusted_draws_have_the_closed_form_law(length, precision):
     )
     oracle = oracles.LinearPosterior(*make_data(), PRIOR, PRIOR, NOISE)
     assert off(weights(posterior), oracle.mean, oracle.cov) < ERRORS
-    # Dual averaging over 1000 trajectories, of which about 300 count (t^-0.75), with acceptance of an sd of 0.4.
-    assert posterior.stats["acceptance_rate"].mean(1) == pytest.approx(np.full(4, 0.6), abs=0.1)
+    # Dual averaging holds the mean over its way to 0.6. At the mean step it is less, as acceptance falls ever faster
+    # with longer steps: 0.545, with an sd of 0.036 over 32 chains of seeds 0 to 3 (L = 4, float32). Four of these too.
+    assert posterior.stats["acceptance_rate"].mean(1) == pytest.approx(np.full(4, 0.6), abs=0.055 + 4 * 0.036)
     assert posterior.stats["diverging"].sum() == 0
 
 
