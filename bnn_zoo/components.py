@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import jax
 import numpy as np
@@ -95,23 +96,38 @@ class Source:
 
 
 @dataclass(frozen=True, eq=False)
-class Linearized:
-    """One Normal a row, of a network made linear about its mode; as `Source`, on the model's scale and in float64."""
+class OneNormal:
+    """One Normal a row, in place of a mixture: ``mean`` and ``std (n,)`` on the model's scale."""
+
+    num_draws: ClassVar[int] = 1
+    is_normal: ClassVar[bool] = True
+
+    mean: np.ndarray
+    std: np.ndarray
+
+    def blocks(self, rows: int | None = None) -> Iterator[tuple[slice, Likelihood]]:
+        """Slices of rows and their one component ``(1, rows)``, the last block padded."""
+        rows = rows or predictive.block_rows(1, len(self.mean))
+        for begin in range(0, len(self.mean), rows):
+            where = slice(begin, min(begin + rows, len(self.mean)))
+            spare = (0, rows - (where.stop - begin))
+            parameters: dict = {
+                "loc": np.pad(self.mean[where], spare)[None],
+                "scale": np.pad(self.std[where], spare, constant_values=1.0)[None],
+            }
+            yield where, Likelihood(parameters, Normal)
+
+
+@dataclass(frozen=True, eq=False)
+class Linearized(OneNormal):
+    """Of a network made linear about its mode, in float64."""
 
     problem: Problem
     mode: np.ndarray
     positions: np.ndarray
     x: np.ndarray
     scaling: Scaling
-    mean: np.ndarray
-    variance: np.ndarray
     noise: np.ndarray
-    num_draws: int = 1
-    is_normal: bool = True
-
-    def blocks(self, rows: int | None = None) -> Iterator[tuple[slice, Likelihood]]:
-        """Slices of rows and their one component ``(1, rows)``, the last block padded."""
-        return one_normal(self.mean, np.hypot(np.sqrt(self.variance), self.noise), rows)
 
     def sample(self, num: int, seed: int, rows: int) -> np.ndarray:
         """``(num, rows)`` observations in the user's units: joint functions f(x; m) + J (z − m), and noise."""
@@ -126,33 +142,26 @@ def linearized_at(
 ) -> Prediction:
     """Return the prediction at ``x``: mean and variance of f in closed form, and the noise at the mode."""
     mean, variance, noise = linearized.moments(problem, gaussian, x)
+    epistemic = np.sqrt(variance)
     return Prediction(
         mean=scaling.from_model(mean),
-        epistemic_std=np.sqrt(variance) * scaling.y_scale,
+        epistemic_std=epistemic * scaling.y_scale,
         aleatoric_std=noise * scaling.y_scale,
         kind="linearized",
-        _source=Linearized(problem, gaussian.mode, positions, x, scaling, mean, variance, noise),
+        _source=Linearized(mean, np.hypot(epistemic, noise), problem, gaussian.mode, positions, x, scaling, noise),
     )
 
 
 @dataclass(frozen=True, eq=False)
-class Propagated:
-    """One Normal a row, of moments that were sent through the network; joint draws are those of the ``network``."""
+class Propagated(OneNormal):
+    """Of moments that were sent through the network; joint draws are those of the ``network``."""
 
     network: Source
-    mean: np.ndarray
-    std: np.ndarray
-    num_draws: int = 1
-    is_normal: bool = True
 
     @property
     def scaling(self) -> Scaling:
         """To the user's units."""
         return self.network.scaling
-
-    def blocks(self, rows: int | None = None) -> Iterator[tuple[slice, Likelihood]]:
-        """Slices of rows and their one component ``(1, rows)``, the last block padded."""
-        return one_normal(self.mean, self.std, rows)
 
     def sample(self, num: int, seed: int, rows: int) -> np.ndarray:
         """``(num, rows)`` observations in the user's units, one network a row."""
@@ -168,7 +177,7 @@ def propagated_at(network: Source, gaussian: Gaussian, full: bool) -> Prediction
         epistemic_std=np.sqrt(variance) * scale,
         aleatoric_std=np.sqrt(noise) * scale,
         kind="moments",
-        _source=Propagated(network, mean, np.sqrt(variance + noise)),
+        _source=Propagated(mean, np.sqrt(variance + noise), network),
     )
 
 
@@ -184,19 +193,6 @@ def distilled_at(network: Source) -> Prediction:
         kind="plug_in",
         _source=network,
     )
-
-
-def one_normal(mean: np.ndarray, std: np.ndarray, rows: int | None = None) -> Iterator[tuple[slice, Likelihood]]:
-    """Blocks of rows with one Normal each, ``(1, rows)``, the last one padded."""
-    rows = rows or predictive.block_rows(1, len(mean))
-    for begin in range(0, len(mean), rows):
-        where = slice(begin, min(begin + rows, len(mean)))
-        spare = (0, rows - (where.stop - begin))
-        parameters: dict = {
-            "loc": np.pad(mean[where], spare)[None],
-            "scale": np.pad(std[where], spare, constant_values=1.0)[None],
-        }
-        yield where, Likelihood(parameters, Normal)
 
 
 def choose_kind(kind: str | None, own: list[str], method_name: str) -> str:

@@ -6,7 +6,6 @@ of a posterior without weights, its functions and predictions, is here, under th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +13,11 @@ import jax
 import numpy as np
 
 from bnn_zoo import models
-from bnn_zoo.components import one_normal
+from bnn_zoo.components import OneNormal
 from bnn_zoo.datasets import Dataset, as_dataset
 from bnn_zoo.engine import process
 from bnn_zoo.engine.compiled import Stopwatch
 from bnn_zoo.engine.keys import seed_key
-from bnn_zoo.engine.likelihood import Likelihood
 from bnn_zoo.engine.process import Fitted, Network
 from bnn_zoo.engine.scaling import Scaling
 from bnn_zoo.errors import ZooValueError, bad_type, bad_value, check_choice, check_count
@@ -185,7 +183,7 @@ class GaussianProcess:
             epistemic_std=np.sqrt(variance) * scale,
             aleatoric_std=np.full(len(mean), noise * scale),
             kind="exact",
-            _source=Exact(self, inputs, mean, np.sqrt(variance + noise**2)),
+            _source=Exact(mean, np.sqrt(variance + noise**2), self, inputs),
         )
 
     def log_likelihood(self, x: Any, y: Any) -> np.ndarray:
@@ -275,24 +273,16 @@ class GaussianProcess:
 
 
 @dataclass(frozen=True, eq=False)
-class Exact:
-    """One Normal a row, on the model's scale: what a `Prediction` is made of."""
+class Exact(OneNormal):
+    """What a `Prediction` of a Gaussian process is made of."""
 
     of: GaussianProcess
     x: np.ndarray
-    mean: np.ndarray
-    std: np.ndarray
-    num_draws: int = 1
-    is_normal: bool = True
 
     @property
     def scaling(self) -> Scaling:
         """To the user's units."""
         return self.of.scaling
-
-    def blocks(self, rows: int | None = None) -> Iterator[tuple[slice, Likelihood]]:
-        """Slices of rows and their one component ``(1, rows)``, the last block padded."""
-        return one_normal(self.mean, self.std, rows)
 
     def sample(self, num: int, seed: int, rows: int) -> np.ndarray:
         """``(num, rows)`` observations in the user's units: joint functions, and noise."""

@@ -131,7 +131,7 @@ def compile_together(
     missing = [i for i, key in enumerate(keys) if _find(key) is None]
     begin = time.perf_counter()
     if missing:
-        known = [i for i in missing if keys[i] in _traced]
+        known = [i for i in missing if _find(keys[i], _traced) is not None]
         rest = sorted((i for i in missing if i not in known), key=lambda i: requests[i][0] in _once)
         with sparing_old_objects(), ThreadPoolExecutor(len(missing) + len(also)) as pool:
 
