@@ -140,6 +140,22 @@ def test_the_folder_does_not_grow_without_end(tmp_path):
     assert entries(tmp_path) == [f"jit_{age}" for age in range(5)]  # at most three quarters, the latest
 
 
+def test_a_process_tidies_the_folder_as_it_ends(tmp_path):
+    for age in range(8):
+        path = tmp_path / f"jit_{age}"
+        path.write_bytes(b"x" * 100)
+        os.utime(path, (1000 - age, 1000 - age))
+    ends = f"""
+import bnn_zoo as zoo
+from bnn_zoo.engine import disk_cache
+disk_cache.MOST_BYTES = 799
+assert zoo.compile_cache({str(tmp_path / "other")!r}) and zoo.compile_cache({str(tmp_path)!r})
+assert len(list(disk_cache._chosen.glob("jit_*"))) == 8
+"""
+    subprocess.run([sys.executable, "-c", ends], check=True, timeout=120)
+    assert entries(tmp_path) == [f"jit_{age}" for age in range(5)]
+
+
 def test_a_folder_that_is_a_file_is_no_folder(tmp_path, folder, caplog):
     (tmp_path / "file").write_text("")
     assert zoo.compile_cache(tmp_path / "file") is None

@@ -38,6 +38,7 @@ from bnn_zoo.engine.density import Problem
 from bnn_zoo.engine.draws import Draws
 from bnn_zoo.engine.groups import Group, Holding, join_steps, joined
 from bnn_zoo.engine.kept import MOMENTS
+from bnn_zoo.engine.keys import spawned
 from bnn_zoo.engine.places import EVERYWHERE, PER_CHAIN, Place, choose
 from bnn_zoo.engine.shares import PROCESSES, Plan, Rooms, Run, exchanged, rooms, share_of, shared_out
 from bnn_zoo.engine.windows import steps_of_window
@@ -102,12 +103,6 @@ def advance(
     return lax.fori_loop(0, num_draws, draw, (state, positions, stats))
 
 
-@runs_once
-def _begin_keys(num_chains: int, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-    key_start, key_chains = jax.random.split(key)
-    return key_start, jax.random.split(key_chains, num_chains)
-
-
 # --- the run --------------------------------------------------------------------------------------------------------
 
 
@@ -121,10 +116,10 @@ def sample(method: MarkovMethod, problem: Problem, key: jax.Array, context: Cont
     place = choose("chains", part.num_chains, problem, context, batch_of(method) is None, by_threads=True)
     plan, placed = make_plan(part.num_chains, place), place.holding(problem)
     trained = starts.requests(method.start, problem, num, context, batch_of(method))
-    context.compile_together([*requests(part, placed, plan, place, num, context.watch), *trained])
-    key_start, keys = call(_begin_keys, (num,), key, watch=context.watch)
+    context.compile_together([*requests(part, placed, plan, place, context.watch), *trained])
+    key_start, *keys = spawned(key, 1 + num)
     start = starts.positions(method.start, problem, key_start, num, context, batch_of(method))
-    groups = _begin_groups(part, placed, start.positions[share], np.asarray(keys)[share], plan, place, context)
+    groups = _begin_groups(part, placed, start.positions[share], np.stack(keys)[share], plan, place, context)
     if problem.source is not None and hasattr(method, "refer_to_all_rows"):
         groups = method.refer_to_all_rows(problem, groups, context)
     run = Run(groups, plan, place)
@@ -278,18 +273,14 @@ def advance_group(
 
 
 def requests(
-    method: MarkovMethod, problem: Problem, plan: Plan, place: Place, total: int, watch: Stopwatch | None = None
+    method: MarkovMethod, problem: Problem, plan: Plan, place: Place, watch: Stopwatch | None = None
 ) -> list[Request]:
-    """Programs that `sample` will call but for those of starts: compiled side by side, they take as long as one.
-
-    ``method`` has this process's chains, of ``total``.
-    """
+    """Programs that `sample` will call but for those of starts: compiled side by side, they take as long as one."""
     law = law_of(method)
     state, count = state_shape(method, problem, plan, method.num_chains, watch), np.int32(0)
     return [
         (advance_group, (place, law, _capacity(problem)), (problem, state, count, count)),
         (begin_group, (place, law), (problem, *_begin_shapes(problem, plan, method.num_chains))),
-        (_begin_keys, (total,), (jax.ShapeDtypeStruct((2,), np.uint32),)),
     ]
 
 

@@ -28,6 +28,7 @@ from numpyro.primitives import Messenger
 
 from bnn_zoo.engine.layout import Layout
 from bnn_zoo.engine.likelihood import Likelihood, unwrap
+from bnn_zoo.engine.normals import from_normals
 from bnn_zoo.errors import bad_value
 
 Batch = tuple[jax.Array, jax.Array]
@@ -190,8 +191,17 @@ class Problem:
 
     def prior_draw(self, key: jax.Array) -> jax.Array:
         """One draw ``(p,)`` from the prior."""
-        # With y given the observed site is not sampled, which would only cost compilation.
-        trace = handlers.trace(handlers.seed(self.model, key)).get_trace(self.x, self.y)
+        key_normals, key_others = jax.random.split(key)
+        raw = self.layout.unflatten(jax.random.normal(key_normals, (self.size,), self.x.dtype))
+
+        def place(site: dict) -> jax.Array | None:
+            drawn = site["type"] == "sample" and site["name"] in raw
+            return from_normals(site["fn"], raw[site["name"]]) if drawn else None
+
+        # Normals of all sites at once, which compile as those of one would. With y given the observed site is not
+        # sampled, which would only cost compilation.
+        placed = handlers.substitute(self.model, substitute_fn=place)
+        trace = handlers.trace(handlers.seed(placed, key_others)).get_trace(self.x, self.y)
         sites = {slot.name: trace[slot.name] for slot in self.layout.slots}
         return self.layout.flatten({name: biject_to(s["fn"].support).inv(s["value"]) for name, s in sites.items()})
 

@@ -10,11 +10,12 @@ JAX loads what it finds in the folder without a question, as it would load code:
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,8 @@ def compile_cache(where: bool | str | os.PathLike = True) -> Path | None:
 
     A first fit in a new process then loads its programs instead of compiling them. Without a call it is as the
     environment variable ``BNN_ZOO_COMPILE_CACHE`` says, ``off`` or a folder, and else the user's cache folder. Beyond
-    1 GiB, the programs used least recently are removed. JAX's own settings, where they name a folder or turn its cache
-    off, go before this one.
+    1 GiB, the programs used least recently are removed when a process ends. JAX's own settings, where they name a
+    folder or turn its cache off, go before this one.
 
     Parameters
     ----------
@@ -133,7 +134,7 @@ def _set(settings: dict[str, Any]) -> None:
 
 
 def _folder() -> Path | None:
-    """The folder in use; looked for, and tidied up, once a process."""
+    """The folder in use; looked for once a process."""
     global _chosen, _known
     if not _known:
         named = os.environ.get(VARIABLE, "")
@@ -149,7 +150,7 @@ def _standard() -> Path:
 
 
 def _usable(folder: Path) -> Path | None:
-    """The folder, made and tidied; None, with a word about it, where it cannot be written."""
+    """The folder, made, and to be tidied in the end; None, with a word about it, where it cannot be written."""
     folder = folder.expanduser().absolute()
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -158,23 +159,35 @@ def _usable(folder: Path) -> Path | None:
     except OSError as error:
         log.warning("compiled programs are not kept: %s. %s=off silences this.", error, VARIABLE)
         return None
-    _tidy(folder)
+    # When nobody waits any more: to look at a thousand programs takes a first fit 0.1 seconds, as every look lets go of
+    # the interpreter lock, which the thread that traces gives back late.
+    atexit.unregister(_tidy_at_exit)
+    atexit.register(_tidy_at_exit, folder)
     return folder
 
 
-def _tidy(folder: Path, most_bytes: int = MOST_BYTES) -> None:
+def _tidy_at_exit(folder: Path) -> None:
+    with suppress(OSError):  # of a folder that has gone
+        _tidy(folder, MOST_BYTES)
+
+
+def _tidy(folder: Path, most_bytes: int) -> None:
     """Remove what was used least recently until the rest is of three quarters of the size allowed."""
     found = []
-    for path in folder.glob("jit_*"):
-        try:
-            seen = path.stat()
-        except OSError:  # another process tidies as well
-            continue
-        found.append((max(seen.st_atime, seen.st_mtime), seen.st_size, path))
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if not entry.name.startswith("jit_"):
+                continue
+            try:
+                seen = entry.stat()
+            except OSError:  # another process tidies as well
+                continue
+            found.append((max(seen.st_atime, seen.st_mtime), seen.st_size, entry.path))
     total = sum(size for _, size, _ in found)
     if total <= most_bytes:
         return
-    for _, size, path in sorted(found):
+    for _, size, name in sorted(found):
+        path = Path(name)
         if total <= 0.75 * most_bytes:
             return
         _remove([path])

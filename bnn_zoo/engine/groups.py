@@ -25,6 +25,8 @@ class Holding:
     def take(self, positions: Any, count: int) -> None:
         """Keep ``count`` draws of ``positions (C, capacity, p)``."""
         here = slice(self.filled, self.filled + count)
+        if self.keep.at is None:
+            positions = np.asarray(positions)  # JAX would compile a program that takes its own arrays apart
         for chain, its in enumerate(positions):
             self.room[chain, here], self.moments[chain] = self.keep.digest(
                 self.problem, its, count, self.moments[chain]
@@ -128,7 +130,7 @@ class Group:
             if self.part in (0, self.thinning):
                 # Draws first and statistics, which say how many there are, in one step: a thread that is left behind
                 # by an interrupt leaves whole chunks.
-                self.holding.take(positions[None] if self.alone else positions, num_draws)
+                self.holding.take([positions] if self.alone else positions, num_draws)
                 self.taken.append(stats)
                 self.draws_left, self.part, self.seen = self.draws_left - num_draws, 0, {}
         steps = num_draws * thinning

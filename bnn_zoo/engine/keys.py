@@ -22,3 +22,11 @@ def seed_key(seed: Any) -> np.ndarray:
     if not 0 <= seed < 2**64:
         raise bad_value("seed", "at least 0 and below 2**64", repr(seed), "seed=0 repeats.")
     return np.array([int(seed) >> 32, int(seed) & 0xFFFFFFFF], np.uint32)
+
+
+def spawned(key: np.ndarray, num: int) -> np.ndarray:
+    """Return ``num`` keys ``(num, 2)`` made of one, each the same however many there are, without compiling anything.
+
+    NumPy's `SeedSequence` mixes them, which keeps what it makes from version to version.
+    """
+    return np.random.SeedSequence(np.asarray(key).tolist()).generate_state(2 * num, np.uint32).reshape(num, 2)

@@ -6,12 +6,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.scipy.special import ndtr
 from numpyro import handlers
-from numpyro.distributions import ExpandedDistribution, Independent, Normal
 
 from bnn_zoo import models
 from bnn_zoo.datasets import as_dataset
@@ -19,6 +17,7 @@ from bnn_zoo.engine.checks import join
 from bnn_zoo.engine.compiled import Request, call, runs_once
 from bnn_zoo.engine.density import Problem
 from bnn_zoo.engine.keys import seed_key
+from bnn_zoo.engine.normals import base_of, from_normals
 from bnn_zoo.engine.scaling import Scaling
 from bnn_zoo.errors import bad_type, check_count
 from bnn_zoo.priors.functions import function_draw, side_by_side
@@ -192,14 +191,11 @@ def _few(problem: Problem, normals: jax.Array, keys: jax.Array) -> jax.Array:
         def place(site: dict) -> jax.Array | None:
             if site["type"] != "sample" or site["name"] not in raw:
                 return None
-            fn: Any = site["fn"]
-            while isinstance(fn, (Independent, ExpandedDistribution)):
-                fn = fn.base_dist
-            value, shape = raw[site["name"]], site["fn"].shape()
-            if type(fn) is Normal:
-                return jnp.broadcast_to(fn.loc, shape) + jnp.broadcast_to(fn.scale, shape) * value
+            value, base = raw[site["name"]], base_of(site["fn"])
+            if (drawn := from_normals(site["fn"], value)) is not None:
+                return drawn
             try:
-                return fn.icdf(ndtr(value)) if fn.event_shape == () and value.shape == shape else None
+                return base.icdf(ndtr(value)) if base.event_shape == () and value.shape == site["fn"].shape() else None
             except NotImplementedError:
                 return None
 

@@ -85,7 +85,7 @@ with jax.enable_x64(True):
     problem = place.holding(shared.problem)
     said["each"] = str(problem.x.sharding.shard_shape(problem.x.shape))
     plan = chains.make_plan(8, place)
-    request = chains.requests(method, problem, plan, place, 8)[0]
+    request = chains.requests(method, problem, plan, place)[0]
     said["program"] = compiled.compiled(request[0], request[1], *request[2]).as_text()
 np.savez(sys.argv[1], **found)
 open(sys.argv[2], "w").write(json.dumps(said))
