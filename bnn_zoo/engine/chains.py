@@ -33,13 +33,14 @@ from numpyro.infer.mcmc import MCMCKernel
 
 from bnn_zoo.engine import hosts, starts
 from bnn_zoo.engine.compiled import Request, Stopwatch, call, compiled, runs_once, shapes_of
-from bnn_zoo.engine.context import Context, Progress, available_cores
+from bnn_zoo.engine.context import Context, Progress
 from bnn_zoo.engine.density import Problem
 from bnn_zoo.engine.draws import Draws
 from bnn_zoo.engine.groups import Group, Holding, join_steps, joined
 from bnn_zoo.engine.kept import MOMENTS
 from bnn_zoo.engine.keys import spawned
 from bnn_zoo.engine.places import EVERYWHERE, PER_CHAIN, Place, choose
+from bnn_zoo.engine.resources import available_cores
 from bnn_zoo.engine.shares import PROCESSES, Plan, Rooms, Run, exchanged, rooms, share_of, shared_out
 from bnn_zoo.engine.windows import steps_of_window
 

@@ -22,6 +22,7 @@ import numpy as np
 
 from bnn_zoo.engine.disk_cache import compile_kept
 from bnn_zoo.engine.identity import fingerprint
+from bnn_zoo.engine.resources import available_cores
 
 CAPACITY = 256
 CAPACITY_TRACED = 8
@@ -123,28 +124,28 @@ def compile_together(
     """Compile several programs at once: XLA lets go of the interpreter lock, so two take little longer than one.
 
     Each request is ``(function, static, args)``. Tracing is done one after the other, as NumPyro's stack of effect
-    handlers is shared by all threads, and while what was traced before is being compiled. So that no core waits long,
-    what has been traced already goes first, then ``also``, which are small programs that somebody else will call (what
-    is wrong with one is for its caller to hear), and of the rest what takes longest.
+    handlers is shared by all threads, and while what was traced before is being compiled, or loaded from disk, a core
+    each. What takes longest goes first, then what has been traced already, then ``also``, which are small programs that
+    somebody else will call (what is wrong with one is for its caller to hear).
     """
     keys = [_key(*request) for request in requests]
     missing = [i for i, key in enumerate(keys) if _find(key) is None]
     begin = time.perf_counter()
     if missing:
-        known = [i for i in missing if _find(keys[i], _traced) is not None]
-        rest = sorted((i for i in missing if i not in known), key=lambda i: requests[i][0] in _once)
-        with sparing_old_objects(), ThreadPoolExecutor(len(missing) + len(also)) as pool:
+        slow = [i for i in missing if requests[i][0] not in _once]
+        traced = [i for i in missing if i not in slow and _find(keys[i], _traced) is not None]
+        with sparing_old_objects(), ThreadPoolExecutor(available_cores()) as pool:
 
             def submit(key: tuple, request: Request) -> Future:
                 return pool.submit(_compile, request[0], _lower(key, *request))
 
-            programs = {keys[i]: submit(keys[i], requests[i]) for i in known}
+            programs = {keys[i]: submit(keys[i], requests[i]) for i in slow + traced}
             others = {}
             for request in also:
                 with suppress(Exception):
                     if _find(key := _key(*request)) is None:
                         others[key] = submit(key, request)
-            programs |= {keys[i]: submit(keys[i], requests[i]) for i in rest}
+            programs |= {keys[i]: submit(keys[i], requests[i]) for i in missing if i not in slow + traced}
             for key, program in programs.items():
                 _keep(key, program.result())
             for key, program in others.items():

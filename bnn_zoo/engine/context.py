@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import threading
 from collections.abc import Callable
@@ -46,13 +45,6 @@ class Context:
         if not self.told:
             log.info("%s", line)
         self.told[line] = None
-
-
-def available_cores() -> int:
-    """Cores that this process may use (fewer than the machine has when it is pinned or in a container)."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class Progress:

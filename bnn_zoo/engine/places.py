@@ -16,8 +16,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from bnn_zoo.engine.context import Context, available_cores
+from bnn_zoo.engine.context import Context
 from bnn_zoo.engine.density import DATA, Problem
+from bnn_zoo.engine.resources import available_cores
 from bnn_zoo.engine.teams import Teams
 from bnn_zoo.errors import bad_type, bad_value
 

@@ -1,12 +1,20 @@
-"""What memory there is, and amounts and durations as they are read."""
+"""What cores and memory there are, and amounts and durations as they are read."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from bnn_zoo.errors import bad_value
 
 SHARE = 0.8  # of the memory that is free: the rest is for others
+
+
+def available_cores() -> int:
+    """Cores that this process may use (fewer than the machine has when it is pinned or in a container)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def check_free(what: str, size: int, mend: str) -> None:

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from bnn_zoo.engine.context import available_cores
+from bnn_zoo.engine.resources import available_cores
 
 
 @dataclass(frozen=True)

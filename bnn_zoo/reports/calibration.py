@@ -23,10 +23,11 @@ from bnn_zoo.datasets import Dataset
 from bnn_zoo.engine import chains
 from bnn_zoo.engine.checks import join
 from bnn_zoo.engine.compiled import call, compiled
-from bnn_zoo.engine.context import Context, Progress, available_cores
+from bnn_zoo.engine.context import Context, Progress
 from bnn_zoo.engine.density import Problem
 from bnn_zoo.engine.draws import Draws
 from bnn_zoo.engine.keys import seed_key
+from bnn_zoo.engine.resources import available_cores
 from bnn_zoo.engine.scaling import Scaling
 from bnn_zoo.errors import bad_value, check_count
 from bnn_zoo.inputs import as_matrix
