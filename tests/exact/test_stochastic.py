@@ -314,6 +314,21 @@ def test_exploration_with_noise_keeps_the_width():
     assert abs(found[1.0][0] - 1) < 0.1 + ERRORS * found[1.0][1] < 0.4
 
 
+@pytest.mark.parametrize("make", [zoo.methods.CyclicalSGLD, zoo.methods.CyclicalSGHMC], ids=["sgld", "sghmc"])
+def test_an_exploration_beyond_stability_ends_near(make):
+    """Steps of four times the length that is stable, at first: unbounded, these chains leave the numbers.
+
+    Draws are the last tenth of a cycle, at steps of a twentieth of that: too narrow, as they are after a descent, and
+    within the 5 standard deviations of the posterior that four hundred draws of three weights keep to.
+    """
+    stable = 4 / STIFF if make is zoo.methods.CyclicalSGLD else 2 / np.sqrt(STIFF)
+    lengths = {"num_warmup": 0, "num_samples": 400, "samples_per_cycle": 20, "exploration": 0.9, "thinning": 2}
+    method = make(**lengths, num_chains=1, start="prior", step_size=4 * stable)
+    posterior = zoo.fit(MODEL, method, DATA, standardize=False, progress=False)
+    off = posterior.result.positions - LINEAR.mean
+    assert np.einsum("cdi,ij,cdj->cd", off, LINEAR.precision, off).max() < 5**2
+
+
 def test_control_variates_count_both_gradients():
     """Two gradients of a batch a step."""
     method = zoo.methods.SGLD(num_warmup=0, num_samples=4, num_chains=1, thinning=3, start="prior", batch_size=3)

@@ -20,6 +20,10 @@ turn that preserves λ z² + (1 − h²λ/4) m²; O leaves m with variance T; so
 drift, h/2 m, later. The gradient at the old position, as in Chen's own and BlackJAX's
 discretisation, gives 1.11 at h = 0.1 and γ = 1, and blows up once h λ ≥ γ. Momenta persist; every step has a new batch.
 
+An exploration (Zhang 2020) begins with steps that are stable where they were found, and may come to where the curvature
+is several times that. It samples nothing, so its moves are held to what they would be at a hundred times the
+temperature: a chain that would have left the numbers is still near when the steps have become short again.
+
 A batch adds a kick of variance h² G V. With ``noise_estimate`` the injected noise is made smaller by that much, V the
 variances of the gradient as last found in warm-up (the B̂ of Chen 2014, section 3.3, as a diagonal).
 """
@@ -40,6 +44,7 @@ from bnn_zoo.methods.stochastic.stepping import Course
 
 FORGETTING = 0.99  # of the mean square of RMSprop (Li 2016)
 FLOOR = 1e-5  # under its root
+HOTTEST = 100.0  # temperature that the long steps of an exploration are held to
 
 
 class State(NamedTuple):
@@ -137,7 +142,8 @@ class StochasticGradient(MCMCKernel):
             cool = self.rule.exploration_temperature
             begins = (state.step >= 0) & (within == 0)
             made = jnp.where(begins, course.explored + 1, 1).astype(jnp.int32)
-            state = lax.fori_loop(0, made - 1, lambda i, s: self._move(s, course.factor(0, i), cool), state)
+            explore = lambda i, s: self._move(s, course.factor(0, i), cool, hottest=HOTTEST)  # noqa: E731
+            state = lax.fori_loop(0, made - 1, explore, state)
         factor = course.factor(state.step, course.explored + within)
         if course.cycle_steps or course.decay:
             factor = jnp.where(state.step < 0, course.factor(0, course.explored), factor)
@@ -181,25 +187,34 @@ class StochasticGradient(MCMCKernel):
             friction = stepping.friction_for(step_size, local, rule.temperature)
         return step_size, jnp.asarray(friction, z.dtype), local.variances if rule.noise_estimate else none
 
-    def _move(self, state: State, factor: Any, heat: float) -> State:
+    def _move(self, state: State, factor: Any, heat: float, hottest: float | None = None) -> State:
+        """Take a step; with ``hottest`` one that is no longer than thermal motion at that temperature would make it."""
         key, key_batch, key_noise = jax.random.split(state.key, 3)
         h = (state.step_size * factor).astype(state.z.dtype)
         white = jax.random.normal(key_noise, state.z.shape, state.z.dtype) if heat else jnp.zeros_like(state.z)
         state = state._replace(key=key, current=h, place=state.place + 1)
         move = self._underdamped if self.rule.underdamped else self._overdamped
-        return move(state, h, heat, white, key_batch)
+        return move(state, h, heat, white, key_batch, hottest)
 
-    def _overdamped(self, state: State, h: jax.Array, heat: float, white: jax.Array, key: jax.Array) -> State:
+    def _overdamped(
+        self, state: State, h: jax.Array, heat: float, white: jax.Array, key: jax.Array, hottest: float | None
+    ) -> State:
         gradient = estimate(self.problem, self.rule.batch_size, state.z, state.centre, key, state.place)
         temperature = _virial(state.z, gradient, state.centre)
         state = self._adapted(state, gradient)
         drift = 0.5 * h * gradient
         noise = jnp.sqrt(h * heat) * white
         if state.scale.size:
-            drift, noise = state.scale**2 * drift, state.scale * noise
+            drift, noise = state.scale * drift, state.scale * noise
+        if hottest:
+            drift = _shortened(drift, h * hottest)
+        if state.scale.size:
+            drift = state.scale * drift
         return state._replace(z=state.z - drift + noise, temperature=temperature)
 
-    def _underdamped(self, state: State, h: jax.Array, heat: float, white: jax.Array, key: jax.Array) -> State:
+    def _underdamped(
+        self, state: State, h: jax.Array, heat: float, white: jax.Array, key: jax.Array, hottest: float | None
+    ) -> State:
         def spread(a: jax.Array) -> jax.Array:
             return state.scale * a if state.scale.size else a
 
@@ -215,9 +230,10 @@ class StochasticGradient(MCMCKernel):
         kick = h * spread(gradient)
         half = momentum - 0.5 * kick
         state = self._adapted(state, gradient)
+        momentum = momentum - kick
         return state._replace(
             z=z,
-            momentum=momentum - kick,
+            momentum=_shortened(momentum, hottest) if hottest else momentum,
             temperature=_virial(z, gradient, state.centre),
             kinetic=jnp.mean(half**2),
         )
@@ -229,6 +245,11 @@ class StochasticGradient(MCMCKernel):
         new = FORGETTING * state.square + (1 - FORGETTING) * (gradient / self.problem.total_rows) ** 2
         square = jnp.where(state.step < 0, new, state.square)
         return state._replace(square=square, scale=_preconditioner(square))
+
+
+def _shortened(a: jax.Array, most: Any) -> jax.Array:
+    """Return ``a (p,)``, or what has its direction and the mean square ``most`` where it has more."""
+    return a * jnp.minimum(1.0, jnp.sqrt(most * a.size) / jnp.maximum(jnp.linalg.norm(a), jnp.finfo(a.dtype).tiny))
 
 
 def _virial(z: jax.Array, gradient: jax.Array, centre: Centre) -> jax.Array:
