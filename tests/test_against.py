@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -97,6 +98,23 @@ def test_one_width_for_all_is_too_narrow_along_the_ridge(nuts, round_one):
     assert row.status == "failed" and row.value < 0.5
     assert "over-confident" in row.sentence and "at held-out inputs" in row.sentence
     assert not diagnosis.ok and any("nuts" in mend for mend in diagnosis.mends)
+
+
+@pytest.mark.parametrize(
+    ("narrower", "said"),
+    [
+        ((2.0, 1.0), "between them: under-confident."),
+        ((1.0, 0.5), "between them: over-confident."),
+        ((3.0, 0.5), "between them: under-confident at training inputs, over-confident between them."),
+        ((1.3, 0.1), "between them: under-confident at training inputs, over-confident between them."),
+    ],
+)
+def test_too_wide_here_and_too_narrow_there_is_said(nuts, narrower, said):
+    other = nuts.predict(ALONG_THE_RIDGE)
+    times = np.array([narrower[0]] * 2 + [narrower[1]] * 2)
+    one = SimpleNamespace(epistemic_std=times * other.epistemic_std)
+    check = against._ratio(one, other, pd.Series(["training"] * 2 + ["between"] * 2))
+    assert check.status != "passed" and check.finding.endswith(said)
 
 
 def test_a_posterior_is_at_no_distance_from_itself(nuts):
