@@ -29,7 +29,9 @@ METHODS = {
     "sgld": zoo.methods.SGLD(**SHORT, batch_size=5, preconditioner="rmsprop"),
     "sghmc": zoo.methods.SGHMC(**SHORT, batch_size=5, noise_estimate=True, warm_restarts=3),
     "cyclical_sgld": zoo.methods.CyclicalSGLD(num_samples=6, num_chains=2, samples_per_cycle=3, start="prior"),
-    "cyclical_sghmc": zoo.methods.CyclicalSGHMC(num_samples=6, num_chains=2, samples_per_cycle=3, start="prior"),
+    "cyclical_sghmc": zoo.methods.CyclicalSGHMC(
+        num_samples=6, num_chains=2, samples_per_cycle=3, start="prior", step_size=1e-3
+    ),
     "hmcecs": zoo.methods.HMCECS(**SHORT, batch_size=5, max_tree_depth=3),
     "map": zoo.methods.MAP(num_steps=20, num_restarts=2, polish_steps=2),
     "ensemble": zoo.methods.DeepEnsemble(num_members=3, num_steps=20, polish_steps=2, bootstrap=True),

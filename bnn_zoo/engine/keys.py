@@ -24,7 +24,7 @@ def seed_key(seed: Any) -> np.ndarray:
     return np.array([int(seed) >> 32, int(seed) & 0xFFFFFFFF], np.uint32)
 
 
-def spawned(key: np.ndarray, num: int) -> np.ndarray:
+def spawned(key: Any, num: int) -> np.ndarray:
     """Return ``num`` keys ``(num, 2)`` made of one, each the same however many there are, without compiling anything.
 
     NumPy's `SeedSequence` mixes them, which keeps what it makes from version to version.

@@ -17,11 +17,11 @@ FLOORS = [
     "shell", "__main__", "__init__",
 ]  # fmt: skip
 ENGINE = [
-    "identity", "resources", "blas", "architecture", "taps", "keys", "layout", "likelihood", "density", "disk_cache",
-    "compiled", "checks", "journal", "hosts", "kept", "groups", "context", "teams", "places", "draws", "scaling",
-    "windows", "mixture", "simplex", "predictive", "iterates", "tasks", "schedules", "climbing", "training", "starts",
-    "shares", "chains", "weights", "gaussian", "curvature", "linearized", "activations", "propagation", "moments",
-    "wide", "process",
+    "identity", "resources", "blas", "architecture", "taps", "keys", "layout", "likelihood", "normals",
+    "density", "disk_cache", "compiled", "checks", "journal", "hosts", "kept", "groups", "context", "teams",
+    "places", "draws", "scaling", "windows", "mixture", "simplex", "predictive", "iterates", "tasks",
+    "schedules", "climbing", "training", "starts", "shares", "chains", "weights", "gaussian", "curvature",
+    "linearized", "activations", "propagation", "moments", "wide", "process",
 ]  # fmt: skip
 FILES = sorted(ROOT.rglob("*.py"))
 
