@@ -118,9 +118,9 @@ def sample(method: MarkovMethod, problem: Problem, key: jax.Array, context: Cont
     plan, placed = make_plan(part.num_chains, place), place.holding(problem)
     trained = starts.requests(method.start, problem, num, context, batch_of(method))
     context.compile_together([*requests(part, placed, plan, place, context.watch), *trained])
-    key_start, *keys = spawned(key, 1 + num)
-    start = starts.positions(method.start, problem, key_start, num, context, batch_of(method))
-    groups = _begin_groups(part, placed, start.positions[share], np.stack(keys)[share], plan, place, context)
+    keys = spawned(key, 1 + num)  # for the starts, and one a chain
+    start = starts.positions(method.start, problem, keys[0], num, context, batch_of(method))
+    groups = _begin_groups(part, placed, start.positions[share], keys[1:][share], plan, place, context)
     if problem.source is not None and hasattr(method, "refer_to_all_rows"):
         groups = method.refer_to_all_rows(problem, groups, context)
     run = Run(groups, plan, place)

@@ -187,10 +187,9 @@ def _tidy(folder: Path, most_bytes: int) -> None:
     if total <= most_bytes:
         return
     for _, size, name in sorted(found):
-        path = Path(name)
         if total <= 0.75 * most_bytes:
             return
-        _remove([path])
+        _remove([Path(name)])
         total -= size
 
 

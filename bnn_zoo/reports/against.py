@@ -176,22 +176,20 @@ def _ratio(one: Prediction, other: Prediction, where: pd.Series) -> Check:
     known = other.epistemic_std > 0
     ratios = pd.Series(one.epistemic_std[known] / other.epistemic_std[known])
     medians = ratios.groupby(where.to_numpy()[known], sort=False).median()
-    with np.errstate(divide="ignore"):  # beyond the data sds are told and not judged: no two methods agree there
-        factors = np.log(medians.drop("beyond", errors="ignore"))
-    worst, most = float(medians[factors.abs().idxmax()]), float(factors.abs().max())
-    off = {
-        "under-confident": [WHERE[str(place)] for place, factor in factors.items() if factor > np.log(RATIO[0])],
-        "over-confident": [WHERE[str(place)] for place, factor in factors.items() if factor < -np.log(RATIO[0])],
-    }
-    if all(off.values()):
-        verdict = ", ".join(f"{what} {' and '.join(places)}" for what, places in off.items())
+    judged = medians.drop("beyond", errors="ignore")  # told, and not judged: no two methods agree there
+    with np.errstate(divide="ignore"):
+        factors = np.abs(np.log(judged))
+    worst = float(judged[factors.idxmax()])
+    wide, narrow = ([WHERE[str(p)] for p in judged.index[off]] for off in (judged > RATIO[0], judged < 1 / RATIO[0]))
+    if wide and narrow:
+        verdict = f"under-confident {' and '.join(wide)}, over-confident {' and '.join(narrow)}"
     else:
         verdict = "over-confident" if worst < 1 else "under-confident"
     listed = ", ".join(f"{value:.2f} {WHERE[str(place)]}" for place, value in medians.items())
     said = f"the sd of f(x) over the reference's has the median {listed}"
     return graded(
         "epistemic sd against the reference",
-        most,
+        float(factors.max()),
         tuple(np.log(RATIO)),
         f"{said}.",
         f"{said}: {verdict}.",

@@ -202,32 +202,25 @@ class StochasticGradient(MCMCKernel):
         gradient = estimate(self.problem, self.rule.batch_size, state.z, state.centre, key, state.place)
         temperature = _virial(state.z, gradient, state.centre)
         state = self._adapted(state, gradient)
-        drift = 0.5 * h * gradient
-        noise = jnp.sqrt(h * heat) * white
-        if state.scale.size:
-            drift, noise = state.scale * drift, state.scale * noise
+        drift = _spread(state, 0.5 * h * gradient)
         if hottest:
             drift = _shortened(drift, h * hottest)
-        if state.scale.size:
-            drift = state.scale * drift
-        return state._replace(z=state.z - drift + noise, temperature=temperature)
+        noise = jnp.sqrt(h * heat) * white
+        return state._replace(z=state.z - _spread(state, drift) + _spread(state, noise), temperature=temperature)
 
     def _underdamped(
         self, state: State, h: jax.Array, heat: float, white: jax.Array, key: jax.Array, hottest: float | None
     ) -> State:
-        def spread(a: jax.Array) -> jax.Array:
-            return state.scale * a if state.scale.size else a
-
         kept = jnp.exp(-state.friction * h)
-        z = state.z + 0.5 * h * spread(state.momentum)
+        z = state.z + 0.5 * h * _spread(state, state.momentum)
         variance: Any = -jnp.expm1(-2 * state.friction * h) * heat
         if state.excess.size:
-            variance = jnp.maximum(variance - h**2 * spread(spread(state.excess)), 0.0)
+            variance = jnp.maximum(variance - h**2 * _spread(state, _spread(state, state.excess)), 0.0)
         momentum = kept * state.momentum + jnp.sqrt(variance) * white
         # Without the barrier XLA draws the random numbers in z anew for every row that z is multiplied with.
-        z = lax.optimization_barrier(z + 0.5 * h * spread(momentum))
+        z = lax.optimization_barrier(z + 0.5 * h * _spread(state, momentum))
         gradient = estimate(self.problem, self.rule.batch_size, z, state.centre, key, state.place)
-        kick = h * spread(gradient)
+        kick = h * _spread(state, gradient)
         half = momentum - 0.5 * kick
         state = self._adapted(state, gradient)
         momentum = momentum - kick
@@ -245,6 +238,11 @@ class StochasticGradient(MCMCKernel):
         new = FORGETTING * state.square + (1 - FORGETTING) * (gradient / self.problem.total_rows) ** 2
         square = jnp.where(state.step < 0, new, state.square)
         return state._replace(square=square, scale=_preconditioner(square))
+
+
+def _spread(state: State, a: jax.Array) -> jax.Array:
+    """Return ``a (p,)`` times the root of the preconditioner, where there is one."""
+    return state.scale * a if state.scale.size else a
 
 
 def _shortened(a: jax.Array, most: Any) -> jax.Array:
