@@ -96,6 +96,7 @@ SETTINGS = {
     "negative warm-up": (lambda: zoo.methods.NUTS(num_warmup=-1), r"num_warmup .*-1"),
     "negative step": (lambda: zoo.methods.HMC(step_size=-0.1), r"step_size .*positive"),
     "nan step": (lambda: zoo.methods.HMC(step_size=float("nan")), r"step_size .*nan"),
+    "trajectories of no steps": (lambda: zoo.methods.HMC(max_steps=0), r"max_steps .*at least 1.*0"),
     "impossible acceptance": (lambda: zoo.methods.NUTS(target_accept=1.0), r"target_accept .*between"),
     "no thinning": (lambda: zoo.methods.MetropolisHastings(thinning=0), r"thinning .*0"),
     "an unknown start": (lambda: zoo.methods.NUTS(start="zero"), r"start .*'prior', 'map', 'ensemble'"),

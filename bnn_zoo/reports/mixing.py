@@ -54,7 +54,7 @@ def chain_diagnostics(values: np.ndarray) -> dict[str, np.ndarray]:
     out = {name: np.full(values.shape[2], fill) for name, fill in _CONSTANT.items()}
     out["ess_bulk"][:] = out["ess_tail"][:] = count
     if moving.shape[2]:
-        with np.errstate(divide="ignore"):  # chains that stand still, each elsewhere: infinite
+        with np.errstate(divide="ignore", invalid="ignore"):  # chains that stand still, each elsewhere: infinite
             rhat = array_stats.rhat(moving, **axes) if values.shape[0] > 1 else np.nan
         found = {
             "rhat": rhat,
@@ -89,7 +89,7 @@ def within_chains(values: np.ndarray) -> dict[str, np.ndarray]:
         if moving.any():
             halves = its[: 2 * (draws // 2), moving].reshape(2, draws // 2, -1)
             axes = {"chain_axis": 0, "draw_axis": 1}
-            with np.errstate(divide="ignore"):  # halves that stand still, each elsewhere: infinite
+            with np.errstate(divide="ignore", invalid="ignore"):  # halves that stand still, each elsewhere: infinite
                 rhat[chain, moving] = array_stats.rhat(halves, **axes, method="z_scale") if draws > 7 else np.nan
             ess[chain, moving] = array_stats.ess(its[None][:, :, moving], **axes, method="bulk")
     return {

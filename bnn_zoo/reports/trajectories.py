@@ -1,4 +1,4 @@
-"""Checks of Hamiltonian trajectories: divergences and where they sit, energies, tree depth, acceptance."""
+"""Checks of Hamiltonian trajectories: divergences and where they sit, energies, lengths, acceptance."""
 
 from __future__ import annotations
 
@@ -23,8 +23,12 @@ def judge(posterior: Posterior) -> list[Check]:
         checks.append(_divergences(posterior))
     if "energy" in stats:
         checks.append(_energy(stats["energy"]))
-    if getattr(posterior.method, "max_tree_depth", None) is not None and "n_steps" in stats:
-        checks.append(_tree_depth(posterior))
+    if "n_steps" in stats and (depth := getattr(posterior.method, "max_tree_depth", None)) is not None:
+        mend = f"Raise max_tree_depth to {depth + 1} or warm up longer."
+        checks.append(_cut_off(posterior, "tree depth", 2**depth - 1, mend))
+    if "n_steps" in stats and (most := getattr(posterior.method, "max_steps", None)) is not None:
+        mend = f"Warm up longer, so that the step size is right, or raise max_steps to {2 * most}."
+        checks.append(_cut_off(posterior, "trajectory length", most, mend))
     if "acceptance_rate" in stats:
         checks.append(_acceptance(float(stats["acceptance_rate"].mean()), posterior.method))
     return checks
@@ -83,19 +87,17 @@ def _energy(energy: np.ndarray) -> Check:
     )
 
 
-def _tree_depth(posterior: Posterior) -> Check:
+def _cut_off(posterior: Posterior, name: str, full: int, mend: str) -> Check:
     # With thinning a kept draw counts the steps of all that were thinned out.
-    depth = posterior.method.max_tree_depth
-    full = 2**depth - 1
     share = float((posterior.stats["n_steps"] >= full * posterior.method.thinning).mean())
     return graded(
-        "tree depth",
+        name,
         share,
         (0.05, 0.5),
         f"{100 * share:.0f} % of trajectories reach the longest length, {full} steps.",
         f"{100 * share:.0f} % of trajectories are cut off at {full} steps, so the chain moves more slowly than "
         "it could.",
-        f"Raise max_tree_depth to {depth + 1} or warm up longer.",
+        mend,
         never_fails=True,
     )
 

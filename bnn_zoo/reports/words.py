@@ -56,6 +56,7 @@ CONSEQUENCES = {
     "divergences": "Part of the posterior was not reached: uncertainty may be understated.",
     "E-BFMI": "Energies were explored slowly: heavy tails of the posterior may be missing.",
     "tree depth": "Trajectories were cut off: this costs time rather than correctness.",
+    "trajectory length": "Trajectories were cut off: this costs time rather than correctness.",
     "acceptance": "The step size had not settled: effective draws cost more than they need to.",
     "spread": "Intervals hold noise alone: away from the data they are too narrow, and nothing here warns of it.",
     "precision of the spread": "With so few networks the width of intervals is itself uncertain.",

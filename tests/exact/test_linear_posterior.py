@@ -311,3 +311,39 @@ def test_map_predicts_with_the_noise_alone():
     normal = stats.norm(posterior.function_draws(NEW)[0, 0], NOISE)
     np.testing.assert_allclose(prediction.std, NOISE, rtol=1e-6)
     np.testing.assert_allclose(prediction.quantile([0.05, 0.5, 0.99]), normal.ppf([[0.05], [0.5], [0.99]]), rtol=1e-6)
+
+
+def hmc(seed: int = 0, **given) -> zoo.Posterior:
+    method = zoo.methods.HMC(num_samples=20, num_chains=2, start="prior", **given)
+    return zoo.fit(MODEL, method, DATA, standardize=False, seed=seed, progress=False)
+
+
+@pytest.mark.parametrize("most", [1, 7, 1000, 1023, 1024, 50_000])
+def test_trajectories_are_cut_off_at_so_many_steps(most):
+    """At a step size too small for them, by as many steps as were asked, however they round in float32."""
+    posterior = hmc(num_warmup=0, step_size=3.7e-9, max_steps=most)
+    assert (posterior.stats["n_steps"] == most).all()
+    (check,) = (check for check in posterior.diagnose().checks if check.name == "trajectory length")
+    assert check.status == "doubtful"
+    assert f"100 % of trajectories are cut off at {most} steps" in check.finding
+
+
+def test_trajectories_that_are_short_are_left_as_they_are():
+    free, bounded = (hmc(num_warmup=100, max_steps=most) for most in (10**6, 200))
+    assert free.stats["n_steps"].max() < 200
+    for name, drawn in free.draws.items():
+        np.testing.assert_array_equal(bounded.draws[name], drawn)
+    (check,) = (check for check in bounded.diagnose().checks if check.name == "trajectory length")
+    assert check.status == "passed"
+
+
+def test_warm_up_is_cut_off_as_well():
+    """Where its first moves are all rejected the step size falls by e each or more, and NumPyro's trajectories, which
+    have no bound, become longer by as much."""
+    model, lengths = zoo.models.Linear(noise=0.01), {"num_warmup": 10, "num_samples": 4, "num_chains": 2}
+    made = {}
+    for most in (50, 10**4):
+        method = zoo.methods.HMC(**lengths, start="prior", max_steps=most)
+        made[most] = zoo.fit(model, method, DATA, standardize=False, progress=False).timing.gradient_evaluations
+    assert made[50] <= 2 * 50 * (10 + 4)
+    assert made[10**4] > 2 * 10**4
