@@ -49,7 +49,7 @@ def main() -> None:
     posterior = many_draws(given.draws)
     generator = np.random.default_rng(1)
     x, y = generator.normal(size=(given.rows, 8)), generator.normal(size=given.rows)
-    evaluate(posterior.predict(x), y)  # compiles
+    evaluate(posterior.predict(-x), y)  # compiles, at other rows: a posterior remembers what it said of the last
 
     def timed(name: str, work: Callable) -> object:
         clock = time.perf_counter()

@@ -4,7 +4,7 @@
 
 FOLDER holds ``NAME/data.txt`` of the UCI sets, as ``BNN_ZOO_DATA`` does; without either they are downloaded. Standard
 splits (Hernández-Lobato & Adams 2015). Prints test log-likelihood and RMSE, function-space R-hat and ESS, and what it
-cost.
+cost; and by how much starts differ from the first of them on the same split, with the standard errors of these means.
 """
 
 from __future__ import annotations
@@ -60,8 +60,14 @@ def main() -> None:
                     pd.DataFrame(rows[-1:]).to_string(index=False, header=len(rows) == 1, float_format="%.3f"),
                     flush=True,
                 )
+    frame = pd.DataFrame(rows).set_index(["set", "start", "split"])
     print("\nmeans over splits")
-    print(pd.DataFrame(rows).groupby(["set", "start"], sort=False).mean().round(3).to_string())
+    print(frame.groupby(["set", "start"], sort=False).mean().round(3).to_string())
+    first = frame.xs(arguments.starts[0], level="start")
+    for start in arguments.starts[1:]:
+        off = (frame.xs(start, level="start") - first)[["LL", "RMSE", "R-hat median", "ESS median"]].groupby("set")
+        print(f"\n{start} less {arguments.starts[0]}, and standard errors")
+        print(off.mean().join(off.sem().add_suffix(" se")).round(3).to_string())
 
 
 if __name__ == "__main__":
