@@ -334,18 +334,26 @@ def test_many_rows_are_taken_in_blocks(monkeypatch):
     """20 rows in blocks of 8, the last one of 4: the same density, gradient and Hessian; fails if a block is lost."""
     model = zoo.models.MLP(hidden=(3,), activation="tanh")
     x = np.random.default_rng(0).normal(size=(20, 2))
-    with jax.enable_x64(True):
+
+    def found(looped: bool) -> tuple:
         problem = join(model, x, x[:, 0] ** 2)
+
+        def every(z: jax.Array) -> tuple:
+            hessian = jax.hessian(problem.log_posterior)(z)
+            return problem.log_posterior(z), problem.log_likelihood(z), problem.grad_log_posterior(z), hessian
+
         z = problem.prior_draw(jax.random.PRNGKey(0))
-        whole = [f(z) for f in (problem.log_posterior, problem.log_likelihood, problem.grad_log_posterior)]
-        hessian = jax.hessian(problem.log_posterior)(z)
+        traced = jax.jit(every).trace(z)
+        assert (" scan[" in str(traced.jaxpr)) == looped
+        return traced.lower().compile()(z)
+
+    with jax.enable_x64(True):
+        whole = found(looped=False)
         monkeypatch.setattr(density, "MOST_AT_ONCE", 19)
         for rows in (8, 10, 64):
             monkeypatch.setattr(density, "BLOCK_ROWS", rows)
-            blocks = [f(z) for f in (problem.log_posterior, problem.log_likelihood, problem.grad_log_posterior)]
-            for one, other in zip(blocks, whole, strict=True):
-                np.testing.assert_allclose(one, other, rtol=1e-10)
-            np.testing.assert_allclose(jax.hessian(problem.log_posterior)(z), hessian, rtol=1e-9, atol=1e-9)
+            for one, other in zip(found(looped=True), whole, strict=True):
+                np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-9)
 
 
 def test_likelihood_is_taken_apart():
