@@ -54,10 +54,8 @@ def chain_diagnostics(values: np.ndarray) -> dict[str, np.ndarray]:
     out = {name: np.full(values.shape[2], fill) for name, fill in _CONSTANT.items()}
     out["ess_bulk"][:] = out["ess_tail"][:] = count
     if moving.shape[2]:
-        with np.errstate(divide="ignore", invalid="ignore"):  # chains that stand still, each elsewhere: infinite
-            rhat = array_stats.rhat(moving, **axes) if values.shape[0] > 1 else np.nan
         found = {
-            "rhat": rhat,
+            "rhat": rhat_of(moving) if values.shape[0] > 1 else np.nan,
             "ess_bulk": array_stats.ess(moving, **axes, method="bulk"),
             "ess_tail": array_stats.ess(moving, **axes, method="tail", prob=(0.05, 0.95)),
             "mcse": array_stats.mcse(moving, **axes),
@@ -65,6 +63,14 @@ def chain_diagnostics(values: np.ndarray) -> dict[str, np.ndarray]:
         for name, value in found.items():
             out[name][~constant] = value
     return out
+
+
+def rhat_of(values: np.ndarray, method: str = "rank") -> np.ndarray:
+    """ArviZ's R-hat ``(k,)`` of ``values (C, S, k)``; infinite where all chains stand still, each elsewhere."""
+    from arviz_stats.base import array_stats
+
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return array_stats.rhat(values, chain_axis=0, draw_axis=1, method=method)
 
 
 _CONSTANT = {"rhat": 1.0, "ess_bulk": 0.0, "ess_tail": 0.0, "mcse": 0.0}
@@ -88,10 +94,8 @@ def within_chains(values: np.ndarray) -> dict[str, np.ndarray]:
         moving = np.ptp(its, axis=0) > 0
         if moving.any():
             halves = its[: 2 * (draws // 2), moving].reshape(2, draws // 2, -1)
-            axes = {"chain_axis": 0, "draw_axis": 1}
-            with np.errstate(divide="ignore", invalid="ignore"):  # halves that stand still, each elsewhere: infinite
-                rhat[chain, moving] = array_stats.rhat(halves, **axes, method="z_scale") if draws > 7 else np.nan
-            ess[chain, moving] = array_stats.ess(its[None][:, :, moving], **axes, method="bulk")
+            rhat[chain, moving] = rhat_of(halves, method="z_scale") if draws > 7 else np.nan
+            ess[chain, moving] = array_stats.ess(its[None][:, :, moving], chain_axis=0, draw_axis=1, method="bulk")
     return {
         "rhat_within": np.median(rhat, axis=0),
         "ess_within": ess.sum(0),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bnn_zoo.reports.grading import Check, Status, graded
+from bnn_zoo.reports.mixing import rhat_of
 
 if TYPE_CHECKING:
     from bnn_zoo.posterior import Posterior
@@ -68,8 +69,6 @@ def _temperature(posterior: Posterior, statistic: str) -> Check:
 
 def _cycles(cycle: np.ndarray, functions: np.ndarray) -> list[Check]:
     """Whether cycles of one chain find the same functions."""
-    from arviz_stats.base import array_stats
-
     counts = np.unique(cycle[0], return_counts=True)[1]
     whole = counts == counts.max()
     draws = int(counts.max())
@@ -78,7 +77,7 @@ def _cycles(cycle: np.ndarray, functions: np.ndarray) -> list[Check]:
     kept = np.isin(cycle[0], np.flatnonzero(whole))
     parts = functions[:, kept].reshape(-1, draws, functions.shape[2])
     moving = parts[:, :, np.ptp(parts, axis=(0, 1)) > 0]
-    rhat = float(np.max(array_stats.rhat(moving, chain_axis=0, draw_axis=1))) if moving.size else 1.0
+    rhat = float(np.max(rhat_of(moving))) if moving.size else 1.0
     between = parts.mean(1).var(0)
     share = float(np.median(between / np.maximum(parts.var((0, 1)), np.finfo(float).tiny)))
     status: Status = "passed" if rhat < CYCLES[0] else "doubtful"
