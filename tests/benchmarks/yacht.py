@@ -54,10 +54,9 @@ def main() -> None:
     for activation in arguments.activations:
         model = zoo.models.MLP(activation=activation, weight_scale=dist.HalfNormal(3.0))
         nuts = zoo.methods.NUTS(num_warmup=length, num_samples=length, max_tree_depth=9)
-        for seed in reversed(range(arguments.seeds)):
-            posterior = zoo.fit(model, nuts, train, seed=seed, progress=False)
-            scores.append(by_seed(activation, seed, posterior, test))
-        fits[f"nuts, {activation}"] = posterior
+        runs = [zoo.fit(model, nuts, train, seed=seed, progress=False) for seed in range(arguments.seeds)]
+        scores += [by_seed(activation, seed, one, test) for seed, one in enumerate(runs)]
+        posterior = fits[f"nuts, {activation}"] = runs[0]
         diagnosis = posterior.diagnose(test.x)
         print(f"\n{activation}: {posterior.timing.run_seconds:.0f} s\n{diagnosis}")
         print(diagnosis.points.groupby("where", sort=False).median().to_string(float_format="%.3g"))
@@ -67,7 +66,7 @@ def main() -> None:
     fits["laplace"] = zoo.fit(plain, "laplace", train, progress=False)
     print(f"\n{zoo.compare(fits, test)[COLUMNS].to_string(float_format='%.3g')}")
     if arguments.seeds > 1:
-        print(f"\n{pd.DataFrame(scores[::-1]).to_string(index=False, float_format='%.3g')}")
+        print(f"\n{pd.DataFrame(scores).to_string(index=False, float_format='%.3g')}")
     if arguments.report:
         print("page:", zoo.report(fits, arguments.report, test))
 

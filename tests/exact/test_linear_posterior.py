@@ -313,9 +313,9 @@ def test_map_predicts_with_the_noise_alone():
     np.testing.assert_allclose(prediction.quantile([0.05, 0.5, 0.99]), normal.ppf([[0.05], [0.5], [0.99]]), rtol=1e-6)
 
 
-def hmc(seed: int = 0, **given) -> zoo.Posterior:
+def hmc(**given) -> zoo.Posterior:
     method = zoo.methods.HMC(num_samples=20, num_chains=2, start="prior", **given)
-    return zoo.fit(MODEL, method, DATA, standardize=False, seed=seed, progress=False)
+    return zoo.fit(MODEL, method, DATA, standardize=False, progress=False)
 
 
 @pytest.mark.parametrize("most", [1, 7, 1000, 1023, 1024, 50_000])
